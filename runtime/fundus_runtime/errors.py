@@ -1,0 +1,74 @@
+"""Typed errors of the runtime.
+
+Every error that a user can meet derives from `FundusError`, and its message says what came, what
+was expected and what to do. Programs catch the class; people read the message.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "BundleError",
+    "BundleTamperedError",
+    "EngineError",
+    "EngineMissingError",
+    "FundusError",
+    "ImageError",
+    "ResultError",
+    "SpecError",
+    "UngradableError",
+    "UsageError",
+]
+
+
+class FundusError(Exception):
+    """Base of every error that fundus-edge raises on purpose."""
+
+
+class UsageError(FundusError):
+    """A command or a call was given arguments that do not make sense together."""
+
+
+class ImageError(FundusError):
+    """A photograph, or an array that stands for one, cannot be used."""
+
+
+class UngradableError(FundusError):
+    """A readable picture that cannot be graded; an outcome of its own, never "normal".
+
+    Args:
+        reason: what is wrong, a stable name in snake_case for programs.
+        hint: what the operator should do, one sentence for people.
+    """
+
+    def __init__(self, reason: str, hint: str) -> None:
+        super().__init__(f"{reason}: {hint}")
+        self.reason = reason
+        self.hint = hint
+
+    def __reduce__(self) -> tuple[type[UngradableError], tuple[str, str]]:
+        """Pickle with both arguments, so that the error survives a worker process."""
+        return type(self), (self.reason, self.hint)
+
+
+class SpecError(FundusError):
+    """A preprocessing spec, or an array handed to the preprocessing, breaks the contract."""
+
+
+class BundleError(FundusError):
+    """A model bundle is missing, incomplete, malformed or of an unknown version."""
+
+
+class BundleTamperedError(BundleError):
+    """A bundle's files are not the ones that its manifest lists."""
+
+
+class EngineError(FundusError):
+    """The inference engine failed, or answered something that cannot be a result."""
+
+
+class EngineMissingError(EngineError):
+    """The inference engine that was asked for is not installed."""
+
+
+class ResultError(FundusError):
+    """A result cannot be written, or holds what a result must not hold."""

@@ -1,0 +1,9 @@
+#include "fundus/version.hpp"
+
+namespace fundus {
+
+std::string_view version() noexcept {
+  return FUNDUS_VERSION;
+}
+
+} // namespace fundus

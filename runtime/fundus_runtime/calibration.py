@@ -141,7 +141,7 @@ class OperatingPoint:
         return dict(zip(self.letters, self.rules, strict=True))
 
     def to_dict(self) -> dict[str, Any]:
-        """The point as `{letter: {"threshold", "rule"}}`; its name is the key it is stored under."""
+        """The point as `{letter: {"threshold", "rule"}}`; its name is the key outside."""
         return {
             letter: {"threshold": threshold, "rule": rule}
             for letter, threshold, rule in zip(

@@ -37,7 +37,7 @@ def sha256_hex(data: bytes) -> str:
 def sha256_of_file(path: str | Path) -> str:
     """SHA-256 of a file's content, read in pieces."""
     digest = hashlib.sha256()
-    with open(path, "rb") as stream:
+    with Path(path).open("rb") as stream:
         while chunk := stream.read(_CHUNK_BYTES):
             digest.update(chunk)
     return digest.hexdigest()

@@ -43,8 +43,8 @@ class ClassList:
                 f"the class list has {len(self.letters)} letters but {len(self.names)} names; "
                 "give one name for each letter"
             )
-        if any(not isinstance(word, str) or not word for word in (*self.letters, *self.names)):
-            raise BundleError("class letters and names must be non-empty texts")
+        if not all((*self.letters, *self.names)):
+            raise BundleError("class letters and names must not be empty")
         if len(set(self.letters)) != len(self.letters):
             raise BundleError(f"class letters must differ, but are {list(self.letters)}")
         if self.normal is not None and self.normal not in self.letters:
@@ -64,7 +64,7 @@ class ClassList:
         return {"letters": list(self.letters), "names": list(self.names), "normal": self.normal}
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> ClassList:
+    def from_dict(cls, values: Any) -> ClassList:
         """Read a list back; unknown and missing keys are errors.
 
         Raises:
@@ -73,10 +73,16 @@ class ClassList:
         if not isinstance(values, Mapping) or set(values) != _KEYS:
             came = sorted(values) if isinstance(values, Mapping) else type(values).__name__
             raise BundleError(f"a class list needs exactly the keys {sorted(_KEYS)}, got {came}")
-        letters, names = values["letters"], values["names"]
-        if not isinstance(letters, (list, tuple)) or not isinstance(names, (list, tuple)):
-            raise BundleError("a class list's letters and names must be lists of texts")
-        return cls(letters=tuple(letters), names=tuple(names), normal=values["normal"])
+        normal = values["normal"]
+        if not (normal is None or isinstance(normal, str)):
+            raise BundleError(f"the normal class must be a letter or null, got {normal!r}")
+        return cls(_texts(values["letters"]), _texts(values["names"]), normal)
+
+
+def _texts(values: Any) -> tuple[str, ...]:
+    if not isinstance(values, (list, tuple)) or not all(isinstance(v, str) for v in values):
+        raise BundleError(f"class letters and names must be lists of texts, got {values!r}")
+    return tuple(values)
 
 
 ODIR_CLASSES = ClassList(

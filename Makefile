@@ -1,0 +1,81 @@
+# Two commands do all the set-up: `make demo` and `make test`. Both use .venv; nothing else on the
+# machine is touched. PYTHON chooses the interpreter that .venv is made with.
+PYTHON ?= python3
+PYTEST_FLAGS ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+PACKAGES := runtime/fundus_runtime training/fundus_training export/fundus_export
+NATIVE := $(shell find runtime/native -name '*.[ch]pp' -o -name CMakeLists.txt)
+BUILD_INPUTS := pyproject.toml constraints.txt CMakeLists.txt $(NATIVE)
+
+# The pins hold inside pip's isolated builds too; old pip reads the first name, new pip the second.
+export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
+export PIP_BUILD_CONSTRAINT := $(CURDIR)/constraints.txt
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.DELETE_ON_ERROR:
+.PHONY: help demo test-install test test-native test-wheel check format clean
+
+help:
+	@echo 'make demo          install the runtime, screen a fundus photograph, write demo/'
+	@echo 'make test          install what tests need and run every test'
+	@echo 'make test-install  the first half of it'
+	@echo 'make test-native   the C++ core alone, warnings as errors'
+	@echo 'make test-wheel    build sdist and wheels, run the runtime tests from them on each Python'
+	@echo 'make check         ruff, mypy, clang-format'
+	@echo 'make format        rewrite what ruff and clang-format can'
+	@echo 'make clean         remove what was built; the virtual environment stays'
+
+demo: $(VENV)/.demo-installed
+	$(BIN)/fundus-screen demo --out demo
+
+test-install: $(VENV)/.test-installed
+
+test: test-install test-native test-wheel
+	$(BIN)/pytest $(PYTEST_FLAGS)
+
+test-native: test-install
+	PATH="$(CURDIR)/$(BIN):$$PATH" && cmake --preset dev --log-level=WARNING \
+	  && cmake --build --preset dev && ctest --preset dev
+
+test-wheel: test-install
+	.ci/test-wheel
+
+check: test-install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/clang-format --dry-run -Werror $(filter %.cpp %.hpp,$(NATIVE))
+
+format: test-install
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/clang-format -i $(filter %.cpp %.hpp,$(NATIVE))
+
+clean:
+	rm -rf build dist demo .mypy_cache .pytest_cache .ruff_cache .hypothesis
+
+# Says what is missing and which package of Debian and Ubuntu brings it, before pip fails at length.
+$(VENV)/.created:
+	@command -v '$(PYTHON)' >/dev/null || \
+	  { echo 'error: no $(PYTHON) here; install python3 (3.10 to 3.13) or name one: make PYTHON=...' >&2; exit 1; }
+	@'$(PYTHON)' -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] < (3, 14))' || \
+	  { echo "error: $$('$(PYTHON)' --version) is not supported; name a Python 3.10 to 3.13: make PYTHON=..." >&2; exit 1; }
+	@'$(PYTHON)' -c 'import ensurepip, venv' 2>/dev/null || \
+	  { echo 'error: $(PYTHON) cannot make virtual environments; install them: apt install python3-venv' >&2; exit 1; }
+	@'$(PYTHON)' -c 'import os, sys, sysconfig; sys.exit(not os.path.exists(os.path.join(sysconfig.get_path("include"), "Python.h")))' || \
+	  { echo 'error: the headers of $(PYTHON) (Python.h) are missing; install them: apt install python3-dev' >&2; exit 1; }
+	@command -v "$${CXX:-c++}" >/dev/null || \
+	  { echo "error: no C++ compiler ($${CXX:-c++}) here; install one: apt install g++" >&2; exit 1; }
+	'$(PYTHON)' -m venv $(VENV)
+	@touch $@
+
+# Editable, so that neither command needs the other's install and a changed .py file counts at once.
+$(VENV)/.demo-installed: $(VENV)/.created $(BUILD_INPUTS)
+	$(BIN)/pip install -e '.[demo]'
+	@touch $@
+
+$(VENV)/.test-installed: $(VENV)/.created $(BUILD_INPUTS)
+	$(BIN)/pip install -e '.[dev,train,export,demo]'
+	@touch $@ $(VENV)/.demo-installed

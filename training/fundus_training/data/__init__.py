@@ -1,0 +1,1 @@
+"""Data sets: records, splits, crops on disk, augmentation, and pairs as tensors."""

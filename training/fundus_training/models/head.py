@@ -1,0 +1,96 @@
+"""The two classifiers: the bilateral head over both eyes, and the auxiliary one over each.
+
+Contract: features F of an eye are B x C/2 x H x W; logits are B x K.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from fundus_training.models.cafm import CAFM
+from fundus_training.models.casfm import CASFM
+from fundus_training.models.ccam import CCAM
+from fundus_training.models.ciam import CIAM
+from fundus_training.models.config import ModelConfig
+from fundus_training.models.dense import DualPath
+
+__all__ = ["AuxiliaryHead", "BilateralHead"]
+
+
+class AuxiliaryHead(nn.Module):
+    """One eye's logits from its own features: global average, dropout, linear."""
+
+    def __init__(self, channels: int, num_classes: int, *, dropout: float) -> None:
+        super().__init__()
+        self.dropout = nn.Dropout(dropout)
+        self.linear = _classifier(channels, num_classes)
+
+    def forward(self, features: Tensor) -> Tensor:
+        logits: Tensor = self.linear(self.dropout(features.mean(dim=(2, 3))))
+        return logits
+
+
+class BilateralHead(nn.Module):
+    """Both eyes' features to the patient's logits: CASFM, CCAM and CIAM side by side.
+
+    A component that the config switches off is None and has no share in the classifier.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.casfm = _casfm(config) if config.casfm else None
+        self.ccam = _ccam(config) if config.ccam else None
+        self.ciam = CIAM(_cafm(config), _dual_path(config)) if config.ciam else None
+        channels = config.width * config.casfm
+        channels += config.feature_channels * (config.ccam + config.ciam)
+        self.dropout = nn.Dropout(config.dropout)
+        self.linear = _classifier(channels, config.num_classes)
+
+    def forward(self, left: Tensor, right: Tensor) -> Tensor:
+        pooled = []
+        if self.casfm is not None:
+            pooled.append(self.casfm(left, right).mean(dim=1))
+        if self.ccam is not None:
+            pooled.append(self.ccam(left, right).mean(dim=(2, 3)))
+        if self.ciam is not None:
+            pooled.append(self.ciam(left, right).mean(dim=(2, 3)))
+        logits: Tensor = self.linear(self.dropout(torch.cat(pooled, dim=1)))
+        return logits
+
+
+def _casfm(config: ModelConfig) -> CASFM:
+    return CASFM(
+        config.feature_channels,
+        config.grid,
+        width=config.width,
+        heads=config.attention_heads,
+        pool_factor=config.casfm_pool_factor,
+        positional_embedding=config.positional_embedding,
+        symmetric=config.symmetric,
+    )
+
+
+def _ccam(config: ModelConfig) -> CCAM:
+    absolute = config.ccam_difference == "absolute"
+    return CCAM(_cafm(config), _dual_path(config), absolute=absolute)
+
+
+def _cafm(config: ModelConfig) -> CAFM | None:
+    return CAFM(config.feature_channels, gate=config.cafm_gate) if config.cafm else None
+
+
+def _dual_path(config: ModelConfig) -> DualPath:
+    return DualPath(
+        config.feature_channels,
+        depth=config.dense_depth,
+        growth=config.growth,
+        symmetric=config.symmetric,
+    )
+
+
+def _classifier(channels: int, num_classes: int) -> nn.Linear:
+    linear = nn.Linear(channels, num_classes)
+    nn.init.normal_(linear.weight, std=0.01)
+    nn.init.zeros_(linear.bias)
+    return linear

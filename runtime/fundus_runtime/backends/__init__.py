@@ -1,0 +1,21 @@
+"""Inference engines behind one protocol; each is imported only when it is opened."""
+
+from __future__ import annotations
+
+from fundus_runtime.backends.protocol import (
+    ENCODER_INPUTS,
+    ENCODER_OUTPUTS,
+    HEAD_INPUTS,
+    HEAD_OUTPUTS,
+    Backend,
+    EncodedEyes,
+)
+
+__all__ = [
+    "ENCODER_INPUTS",
+    "ENCODER_OUTPUTS",
+    "HEAD_INPUTS",
+    "HEAD_OUTPUTS",
+    "Backend",
+    "EncodedEyes",
+]

@@ -1,0 +1,333 @@
+"""The typed form of a bundle's `manifest.json`, schema version 1.
+
+Parsing validates everything that the runtime relies on; what it only reports (metrics, training
+data, tools) is kept as plain JSON values. Unknown keys are refused, because a key that this version
+does not know may change what the others mean.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+from typing import Any, NoReturn, TypeGuard
+
+from fundus_runtime.calibration import Calibration, OperatingPoints
+from fundus_runtime.errors import BundleError, SpecError
+from fundus_runtime.labels import ClassList
+from fundus_runtime.preprocess import PreprocessSpec
+
+__all__ = [
+    "BUNDLE_FORMAT",
+    "MANIFEST_NAME",
+    "SCHEMA_VERSION",
+    "FileRecord",
+    "GraphPair",
+    "Manifest",
+    "parse_manifest",
+]
+
+BUNDLE_FORMAT = "fundus-edge bundle"
+MANIFEST_NAME = "manifest.json"
+SCHEMA_VERSION = 1
+
+_REQUIRED = frozenset(
+    {
+        "format",
+        "schema_version",
+        "name",
+        "version",
+        "classes",
+        "preprocess",
+        "preprocess_sha256",
+        "graphs",
+        "default_graphs",
+        "files",
+        "calibration",
+        "operating_points",
+        "licence",
+        "intended_use",
+        "not_a_medical_device",
+    }
+)
+_OPTIONAL = frozenset({"created", "model", "training_data", "metrics", "parity", "golden", "tools"})
+_GRAPH_KEYS = {"encoder", "head", "dialect", "precision", "opset"}
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True)
+class FileRecord:
+    """What the manifest says about one file: its SHA-256 and its size in bytes."""
+
+    sha256: str
+    bytes: int
+
+
+@dataclass(frozen=True)
+class GraphPair:
+    """One form of the model: its two graphs and how they are written.
+
+    Attributes:
+        name: the key under `graphs`, for example `fp32`.
+        encoder: file name of the encoder within the bundle.
+        head: file name of the head within the bundle.
+        dialect: which rules the graphs keep.
+        precision: what they compute in.
+        opset: ONNX operator set.
+    """
+
+    name: str
+    encoder: str
+    head: str
+    dialect: str
+    precision: str
+    opset: int
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """A bundle's description, validated.
+
+    Attributes:
+        name: the bundle's name.
+        version: the bundle's version.
+        classes: class letters, names and the normal class.
+        spec: the preprocessing that the model was trained with.
+        graphs: the forms of the model, by name.
+        default_graphs: which form a kind of engine uses unless told otherwise.
+        files: every file of the bundle but the manifest, by POSIX name.
+        calibration: of the patient's logits.
+        eye_calibration: of one eye's logits.
+        operating_points: thresholds, and the default point.
+        intended_use: what the model may be used for.
+        licence: terms of the weights.
+        reported: what is only reported: created, model, training_data, metrics, parity, ...
+    """
+
+    name: str
+    version: str
+    classes: ClassList
+    spec: PreprocessSpec
+    graphs: Mapping[str, GraphPair]
+    default_graphs: Mapping[str, str]
+    files: Mapping[str, FileRecord]
+    calibration: Calibration
+    eye_calibration: Calibration
+    operating_points: OperatingPoints
+    intended_use: str
+    licence: Any
+    reported: Mapping[str, Any] = field(default_factory=dict)
+
+    def graphs_for(self, kind: str) -> GraphPair:
+        """The form of the model for a kind of engine, for example `cpu`.
+
+        Raises:
+            BundleError: the bundle has none for it.
+        """
+        name = self.default_graphs.get(kind)
+        if name is None:
+            raise BundleError(
+                f"bundle {self.name!r} has graphs for {sorted(self.default_graphs)}, none for "
+                f"{kind!r}; export it again with graphs for {kind!r}"
+            )
+        return self.graphs[name]
+
+
+def parse_manifest(data: bytes) -> Manifest:
+    """Parse and validate the bytes of a `manifest.json`.
+
+    Raises:
+        BundleError: the bytes are no manifest that this version understands.
+    """
+    values = _json_object(data)
+    _require_format(values)
+    unknown = sorted(set(values) - _REQUIRED - _OPTIONAL)
+    missing = sorted(_REQUIRED - set(values))
+    if unknown or missing:
+        raise BundleError(
+            f"{MANIFEST_NAME} has unknown keys {unknown} and lacks {missing}; it was written for "
+            "another version of fundus-edge: export the bundle again"
+        )
+    if values["not_a_medical_device"] is not True:
+        raise BundleError(
+            f"{MANIFEST_NAME} must state `not_a_medical_device: true`, but states "
+            f"{values['not_a_medical_device']!r}; this software is for research only"
+        )
+    classes = ClassList.from_dict(values["classes"])
+    patient, eye = _calibrations(values["calibration"], classes.letters)
+    files = _files(values["files"])
+    graphs = _graphs(values["graphs"], files)
+    return Manifest(
+        name=_text(values, "name"),
+        version=_text(values, "version"),
+        classes=classes,
+        spec=_spec(values["preprocess"], values["preprocess_sha256"]),
+        graphs=graphs,
+        default_graphs=_default_graphs(values["default_graphs"], graphs),
+        files=files,
+        calibration=patient,
+        eye_calibration=eye,
+        operating_points=OperatingPoints.from_dict(values["operating_points"], classes.letters),
+        intended_use=_text(values, "intended_use"),
+        licence=values["licence"],
+        reported={key: values[key] for key in sorted(_OPTIONAL & set(values))},
+    )
+
+
+def _json_object(data: bytes) -> dict[str, Any]:
+    try:
+        values = json.loads(
+            data.decode("utf-8"), object_pairs_hook=_unique_keys, parse_constant=_no_constant
+        )
+    except (ValueError, RecursionError) as error:
+        raise BundleError(
+            f"{MANIFEST_NAME} is not readable as JSON: {error}; export or copy the bundle again"
+        ) from error
+    if not isinstance(values, dict):
+        raise BundleError(f"{MANIFEST_NAME} holds a {type(values).__name__}, expected an object")
+    return values
+
+
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) != len(pairs):
+        # the last of two equal keys would win, and another reader may take the first
+        raise ValueError("a key appears twice in one object")
+    return values
+
+
+def _no_constant(word: str) -> NoReturn:
+    raise ValueError(f"{word} is no JSON number")
+
+
+def _require_format(values: Mapping[str, Any]) -> None:
+    if values.get("format") != BUNDLE_FORMAT:
+        raise BundleError(
+            f"{MANIFEST_NAME} states the format {values.get('format')!r}, expected "
+            f"{BUNDLE_FORMAT!r}; give the folder of a fundus-edge bundle"
+        )
+    version = values.get("schema_version")
+    if type(version) is not int or version < 1:
+        raise BundleError(
+            f"{MANIFEST_NAME} states the schema version {version!r}, expected {SCHEMA_VERSION}"
+        )
+    if version > SCHEMA_VERSION:
+        raise BundleError(
+            f"{MANIFEST_NAME} has schema version {version}, but this fundus-edge reads "
+            f"{SCHEMA_VERSION}; update fundus-edge or export the bundle with this version"
+        )
+
+
+def _text(values: Mapping[str, Any], key: str) -> str:
+    value = values[key]
+    if not isinstance(value, str) or not value.strip():
+        raise BundleError(f"{MANIFEST_NAME}: {key} must be a text, got {value!r}")
+    return value
+
+
+def _object(value: Any, what: str) -> Mapping[str, Any]:
+    if not isinstance(value, dict):
+        raise BundleError(f"{MANIFEST_NAME}: {what} must be an object, got {type(value).__name__}")
+    return value
+
+
+def _spec(fields: Any, recorded: Any) -> PreprocessSpec:
+    try:
+        spec = PreprocessSpec.from_dict(_object(fields, "preprocess"))
+    except (SpecError, TypeError) as error:
+        raise BundleError(f"{MANIFEST_NAME}: preprocess: {error}") from error
+    if spec.sha256 != recorded:
+        raise BundleError(
+            f"{MANIFEST_NAME} records preprocess_sha256 {recorded!r}, but its preprocess spec "
+            f"hashes to {spec.sha256}; export the bundle again from its checkpoint"
+        )
+    return spec
+
+
+def _calibrations(value: Any, letters: tuple[str, ...]) -> tuple[Calibration, Calibration]:
+    entry = _object(value, "calibration")
+    for key in ("patient", "eye"):
+        if key not in entry:
+            raise BundleError(f"{MANIFEST_NAME}: calibration lacks {key!r}; calibrate and export")
+    return (
+        Calibration.from_dict(entry["patient"], letters),
+        Calibration.from_dict(entry["eye"], letters),
+    )
+
+
+def _files(value: Any) -> dict[str, FileRecord]:
+    files = {}
+    for name, record in _object(value, "files").items():
+        _require_inner_name(name)
+        entry = _object(record, f"files[{name!r}]")
+        sha256, size = entry.get("sha256"), entry.get("bytes")
+        if set(entry) != {"sha256", "bytes"} or not _is_sha256(sha256) or not _is_size(size):
+            raise BundleError(
+                f"{MANIFEST_NAME}: files[{name!r}] needs exactly sha256 (64 lower-case hexadecimal "
+                f"digits) and bytes (a whole number), got {dict(entry)}"
+            )
+        files[name] = FileRecord(sha256, size)
+    return files
+
+
+def _is_sha256(value: Any) -> TypeGuard[str]:
+    return isinstance(value, str) and _SHA256.fullmatch(value) is not None
+
+
+def _is_size(value: Any) -> TypeGuard[int]:
+    return type(value) is int and value >= 0
+
+
+def _require_inner_name(name: str) -> None:
+    path = PurePosixPath(name)
+    if (
+        not name
+        or path.is_absolute()
+        or ".." in path.parts
+        or str(path) != name
+        or any(mark in name for mark in ("\\", ":", "\0"))
+        or name == MANIFEST_NAME
+    ):
+        raise BundleError(
+            f"{MANIFEST_NAME} lists the file name {name!r}, but names must be plain paths within "
+            "the bundle, such as graphs/encoder.onnx; do not use this bundle"
+        )
+
+
+def _graphs(value: Any, files: Mapping[str, FileRecord]) -> dict[str, GraphPair]:
+    graphs = {}
+    for name, entry in _object(value, "graphs").items():
+        fields = _object(entry, f"graphs[{name!r}]")
+        if set(fields) != _GRAPH_KEYS or type(fields["opset"]) is not int:
+            raise BundleError(
+                f"{MANIFEST_NAME}: graphs[{name!r}] needs exactly the keys {sorted(_GRAPH_KEYS)}, "
+                f"opset a whole number, got {dict(fields)}"
+            )
+        for part in ("encoder", "head"):
+            if fields[part] not in files:
+                raise BundleError(
+                    f"{MANIFEST_NAME}: the {part} of graphs[{name!r}] is {fields[part]!r}, which "
+                    "`files` does not list; export the bundle again"
+                )
+        graphs[name] = GraphPair(
+            name=name,
+            encoder=fields["encoder"],
+            head=fields["head"],
+            dialect=_text(fields, "dialect"),
+            precision=_text(fields, "precision"),
+            opset=fields["opset"],
+        )
+    return graphs
+
+
+def _default_graphs(value: Any, graphs: Mapping[str, GraphPair]) -> dict[str, str]:
+    defaults = dict(_object(value, "default_graphs"))
+    for kind, name in defaults.items():
+        if name not in graphs:
+            raise BundleError(
+                f"{MANIFEST_NAME}: default_graphs[{kind!r}] is {name!r}, but graphs has "
+                f"{sorted(graphs)}"
+            )
+    return defaults

@@ -1,0 +1,206 @@
+"""The result of an exam: plain immutable values, and their JSON form.
+
+Probabilities are calibrated and keyed by class letter. An empty mapping means that nothing could be
+computed; it never means that nothing was found.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fundus_runtime.labels import EYES, ClassList, Eye
+from fundus_runtime.outcome import Outcome
+from fundus_runtime.preprocess import PreprocessSpec, visible_crop
+
+__all__ = [
+    "RESULT_FORMAT",
+    "RESULT_SCHEMA_VERSION",
+    "BundleIdentity",
+    "ClassDecision",
+    "EngineIdentity",
+    "ExamResult",
+    "EyePicture",
+    "EyeResult",
+    "EyeStatus",
+]
+
+RESULT_FORMAT = "fundus-edge result"
+RESULT_SCHEMA_VERSION = 1
+
+EyeStatus = Literal["ok", "absent", "ungradable"]
+
+
+@dataclass(frozen=True, eq=False)
+class EyePicture:
+    """What the preprocessing made of one eye, for people to look at.
+
+    Attributes:
+        crop: uint8 (S, S, 3) RGB, resampled.
+        mask: bool (S, S), where the fundus is.
+        spec: how it was made.
+    """
+
+    crop: NDArray[np.uint8]
+    mask: NDArray[np.bool_]
+    spec: PreprocessSpec
+
+    def visible(self) -> NDArray[np.uint8]:
+        """The picture after illumination correction, uint8 (S, S, 3) RGB."""
+        return visible_crop(self.crop, self.mask, self.spec)
+
+
+@dataclass(frozen=True)
+class EyeResult:
+    """One eye.
+
+    Attributes:
+        eye: `left` or `right`.
+        status: `ok`, `absent` (no photograph was given) or `ungradable`.
+        reason: why the eye was not used, in snake_case; None when it was.
+        hint: what the operator should do; None when nothing.
+        field_of_view: the disc in pixels of the photograph; None where none was found.
+        probabilities: of this eye alone, by class letter; empty when it was not used.
+        picture: what the preprocessing made of it; not part of the JSON form.
+    """
+
+    eye: Eye
+    status: EyeStatus
+    reason: str | None = None
+    hint: str | None = None
+    field_of_view: Mapping[str, Any] | None = None
+    probabilities: Mapping[str, float] = field(default_factory=dict)
+    picture: EyePicture | None = field(default=None, repr=False, compare=False)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The eye as plain JSON values."""
+        return {
+            "status": self.status,
+            "reason": self.reason,
+            "hint": self.hint,
+            "field_of_view": None if self.field_of_view is None else dict(self.field_of_view),
+            "probabilities": dict(self.probabilities),
+        }
+
+
+@dataclass(frozen=True)
+class ClassDecision:
+    """One class of a patient.
+
+    Attributes:
+        probability: calibrated.
+        threshold: of the operating point.
+        rule: how the threshold was chosen.
+        present: the probability is at or above the threshold.
+    """
+
+    probability: float
+    threshold: float
+    rule: str
+    present: bool
+
+
+@dataclass(frozen=True)
+class EngineIdentity:
+    """What computed the result: backend, provider that really ran, threads, form of the model."""
+
+    backend: str
+    provider: str
+    threads: int
+    graphs: str
+    dialect: str
+    precision: str
+    degraded: bool = False
+    degraded_reason: str | None = None
+
+
+@dataclass(frozen=True)
+class BundleIdentity:
+    """Which model it was: names, the manifest's hash, trust, and the hashes of what ran."""
+
+    name: str
+    version: str
+    sha256: str
+    trust: str
+    encoder_sha256: str
+    head_sha256: str
+    preprocess_sha256: str
+
+
+@dataclass(frozen=True)
+class ExamResult:
+    """What an exam of both eyes says, how sure it is, and what said it.
+
+    Attributes:
+        outcome: `ungradable`, `findings`, `normal` or `uncertain`.
+        refer: whether to refer the patient; False for `normal` alone.
+        findings: letters of the classes at their operating points, the normal class left out.
+        classes: the class list.
+        operating_point: name of the operating point.
+        decisions: every class's probability and threshold; empty when no eye was usable.
+        thresholds: of the operating point, by letter.
+        left: the left eye.
+        right: the right eye.
+        warnings: sentences for the operator.
+        time_ms: duration of each stage and `total`; a stage that did not run is None.
+        engine: what computed it.
+        bundle: with which model.
+        intended_use: as the bundle states it.
+        package_version: version of fundus-edge.
+    """
+
+    outcome: Outcome
+    refer: bool
+    findings: tuple[str, ...]
+    classes: ClassList
+    operating_point: str
+    decisions: Mapping[str, ClassDecision]
+    thresholds: Mapping[str, float]
+    left: EyeResult
+    right: EyeResult
+    warnings: tuple[str, ...]
+    time_ms: Mapping[str, float | None]
+    engine: EngineIdentity
+    bundle: BundleIdentity
+    intended_use: str
+    package_version: str
+
+    @property
+    def probabilities(self) -> dict[str, float]:
+        """The patient's calibrated probabilities by letter; empty when no eye was usable."""
+        return {letter: one.probability for letter, one in self.decisions.items()}
+
+    def eye(self, eye: Eye) -> EyeResult:
+        """One eye's part."""
+        return self.left if eye == "left" else self.right
+
+    def to_dict(self) -> dict[str, Any]:
+        """The result as plain JSON values, schema version 1."""
+        return {
+            "format": RESULT_FORMAT,
+            "schema_version": RESULT_SCHEMA_VERSION,
+            "not_a_medical_device": True,
+            "outcome": self.outcome,
+            "refer": self.refer,
+            "findings": list(self.findings),
+            "probabilities": self.probabilities,
+            "operating_point": self.operating_point,
+            "thresholds": dict(self.thresholds),
+            "decisions": {letter: asdict(one) for letter, one in self.decisions.items()},
+            "eyes": {eye: self.eye(eye).to_dict() for eye in EYES},
+            "warnings": list(self.warnings),
+            "time_ms": {
+                stage: None if value is None else round(value, 3)
+                for stage, value in self.time_ms.items()
+            },
+            "degraded": self.engine.degraded,
+            "engine": asdict(self.engine),
+            "bundle": asdict(self.bundle),
+            "classes": self.classes.to_dict(),
+            "intended_use": self.intended_use,
+            "package_version": self.package_version,
+        }

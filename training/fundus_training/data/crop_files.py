@@ -26,7 +26,7 @@ from fundus_runtime.errors import ImageError, UngradableError
 from fundus_runtime.labels import EYES, Eye
 from fundus_runtime.photograph import read_photograph
 from fundus_runtime.preprocess import PreprocessSpec, crop_eye
-from fundus_training.data.records import PatientRecord
+from fundus_training.data.patients import PatientRecord
 from fundus_training.data.tables import few
 from fundus_training.errors import DataError
 

@@ -33,7 +33,7 @@ from fundus_training.data.crop_files import (
     mask_bytes,
     whole_status,
 )
-from fundus_training.data.records import PatientRecord
+from fundus_training.data.patients import PatientRecord
 from fundus_training.errors import DataError
 
 __all__ = ["Crop", "CropStore", "default_cache_dir"]

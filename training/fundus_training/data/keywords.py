@@ -1,9 +1,9 @@
 """Eye-level labels from ODIR's diagnostic keywords: text in, eight 0/1 labels out.
 
-The rule is read off the public annotations: each keyword names one of seven findings by a fragment
+The rule is read off the public annotations: each keyword names one of six findings by a fragment
 of its text, "normal fundus" means N, remarks on the picture's quality mean nothing, and every other
 keyword is an "other abnormality". On the 2,319 patients of the ODIR copy that this was checked
-on, the union of both eyes reproduces the released patient label of 2,319 ("suspected ..." counts
+on, the union of both eyes reproduces the released label of every one ("suspected ..." counts
 as positive there too).
 """
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from fundus_runtime.labels import EYES, ODIR_CLASSES, Eye
 from fundus_training.data.keywords import labels_from_keywords
-from fundus_training.data.records import PatientRecord, RecordSet
+from fundus_training.data.patients import PatientRecord, RecordSet
 from fundus_training.data.tables import TABLE_SUFFIXES, Row, Table, few, read_columns, read_table
 from fundus_training.data.tables import column_key as key_of
 from fundus_training.errors import DataError

@@ -28,7 +28,7 @@ from fundus_training.data.augment import (
     generator_for,
 )
 from fundus_training.data.crops import Crop, CropStore
-from fundus_training.data.records import PatientRecord
+from fundus_training.data.patients import PatientRecord
 from fundus_training.errors import DataError
 
 __all__ = ["PairDataset", "PairSample", "start_worker"]

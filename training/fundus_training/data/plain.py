@@ -13,7 +13,7 @@ from pathlib import Path
 from fundus_runtime.errors import FundusError
 from fundus_runtime.labels import EYES, ODIR_CLASSES, ClassList, Eye
 from fundus_training.data.odir import label_of_cell
-from fundus_training.data.records import PatientRecord, RecordSet
+from fundus_training.data.patients import PatientRecord, RecordSet
 from fundus_training.data.tables import Row, Table, column_key, few, read_columns, read_table
 from fundus_training.errors import ConfigError, DataError
 

@@ -19,9 +19,24 @@ from torch.nn import functional as F
 from fundus_runtime.labels import Eye
 from fundus_training.models.per_eye import EyeParameter
 
-__all__ = ["CASFM", "CrossAttention"]
+__all__ = ["CASFM", "CrossAttention", "Projection"]
 
 _KERNEL = 2
+
+
+class Projection(nn.Module):
+    """Tokens times a learned matrix, `tokens @ weight`, without bias.
+
+    `nn.Linear` stores the transpose, which the exporter then leaves in the graph as a node.
+    """
+
+    def __init__(self, width_in: int, width_out: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(width_in, width_out))
+        nn.init.xavier_uniform_(self.weight)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return tokens @ self.weight
 
 
 class CrossAttention(nn.Module):
@@ -36,11 +51,9 @@ class CrossAttention(nn.Module):
         super().__init__()
         self.heads = heads
         self.scale = (width // heads) ** -0.5
-        self.query = nn.Linear(width, width, bias=False)
-        self.key = nn.Linear(width, width, bias=False)
-        self.value = nn.Linear(width, width, bias=False)
-        for projection in (self.query, self.key, self.value):
-            nn.init.xavier_uniform_(projection.weight)
+        self.query = Projection(width, width)
+        self.key = Projection(width, width)
+        self.value = Projection(width, width)
 
     def forward(self, queries: Tensor, tokens: Tensor) -> Tensor:
         """Returns Z, B x N x d: `queries` ask, `tokens` give keys and values, both B x N x d."""
@@ -81,7 +94,8 @@ class CASFM(nn.Module):
     ) -> None:
         super().__init__()
         self.padding = size % _KERNEL
-        positions = -((-size // _KERNEL) ** 2) if positional_embedding == "spatial" else 1
+        side = -(-size // _KERNEL)
+        positions = side * side if positional_embedding == "spatial" else 1
         self.pool_factor = 1 / _KERNEL**2 if pool_factor == "literal" else 1.0
         self.project = nn.Conv2d(channels, width, 1)
         self.recalibrate = nn.Conv2d(width, width, 1, bias=False)
@@ -91,10 +105,14 @@ class CASFM(nn.Module):
         self.beta = EyeParameter(1, tied=symmetric)
         self.embedding = EyeParameter(1, positions, width, tied=symmetric, std=0.02)
         self.attention = CrossAttention(width, heads)
-        self.output = nn.Linear(width, width, bias=False)
-        self.fuse = nn.Linear(width if symmetric else 2 * width, width)
+        self.output = Projection(width, width)
+        self.fuse = Projection(width if symmetric else 2 * width, width)
+        self.fuse_bias = nn.Parameter(torch.zeros(width))
         self.symmetric = symmetric
-        self._initialise()
+        nn.init.xavier_uniform_(self.project.weight)
+        nn.init.xavier_uniform_(self.recalibrate.weight)
+        # Small, so that training starts from the pooled features and learns to attend.
+        nn.init.normal_(self.output.weight, std=0.02)
 
     def forward(self, left: Tensor, right: Tensor) -> Tensor:
         tokens_left = self.tokens(left, "left")
@@ -126,11 +144,5 @@ class CASFM(nn.Module):
 
     def _fused(self, left: Tensor, right: Tensor) -> Tensor:
         both = left + right if self.symmetric else torch.cat([left, right], dim=2)
-        fused: Tensor = self.fuse(both)
+        fused: Tensor = self.fuse(both) + self.fuse_bias
         return fused
-
-    def _initialise(self) -> None:
-        for layer in (self.project, self.recalibrate, self.fuse):
-            nn.init.xavier_uniform_(layer.weight)
-        # Small, so that training starts from the pooled features and learns to attend.
-        nn.init.normal_(self.output.weight, std=0.02)

@@ -45,6 +45,6 @@ class CIAM(nn.Module):
 def spatial_similarity(left: Tensor, right: Tensor) -> Tensor:
     """Returns the cosine of the eyes' channel vectors at each position, B x 1 x H x W."""
     product = (left * right).sum(dim=1, keepdim=True)
-    squares_left = left.square().sum(dim=1, keepdim=True)
-    squares_right = right.square().sum(dim=1, keepdim=True)
+    squares_left = (left * left).sum(dim=1, keepdim=True)
+    squares_right = (right * right).sum(dim=1, keepdim=True)
     return product / torch.sqrt(squares_left * squares_right + _EPSILON)

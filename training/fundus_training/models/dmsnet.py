@@ -155,7 +155,7 @@ class DMSNet(nn.Module):
 
     def _or_absent(self, features: Tensor, present: Tensor, eye: Eye) -> Tensor:
         # A selection and not a product: features times zero would let a NaN through.
-        there = (present > 0.5).view(-1, 1, 1, 1)
+        there = present.view(-1, 1, 1, 1) > 0.5
         return torch.where(there, features, self.absent(eye))
 
     def _check_size(self, image: Tensor) -> None:

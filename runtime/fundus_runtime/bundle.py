@@ -72,7 +72,7 @@ class Bundle:
         try:
             manifest = parse_manifest(data)
         except BundleError as error:
-            raise BundleError(f"{folder}: {error}") from error
+            raise BundleError(f"{folder / MANIFEST_NAME}: {error}") from error
         graphs = _verified_graphs(folder, manifest)
         sha256 = sha256_hex(data)
         return cls(folder, manifest, sha256, _trust(manifest.name, sha256), graphs)

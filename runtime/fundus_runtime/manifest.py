@@ -147,12 +147,12 @@ def parse_manifest(data: bytes) -> Manifest:
     missing = sorted(_REQUIRED - set(values))
     if unknown or missing:
         raise BundleError(
-            f"{MANIFEST_NAME} has unknown keys {unknown} and lacks {missing}; it was written for "
+            f"the manifest has unknown keys {unknown} and lacks {missing}; it was written for "
             "another version of fundus-edge: export the bundle again"
         )
     if values["not_a_medical_device"] is not True:
         raise BundleError(
-            f"{MANIFEST_NAME} must state `not_a_medical_device: true`, but states "
+            f"the manifest must state `not_a_medical_device: true`, but states "
             f"{values['not_a_medical_device']!r}; this software is for research only"
         )
     classes = ClassList.from_dict(values["classes"])
@@ -183,10 +183,10 @@ def _json_object(data: bytes) -> dict[str, Any]:
         )
     except (ValueError, RecursionError) as error:
         raise BundleError(
-            f"{MANIFEST_NAME} is not readable as JSON: {error}; export or copy the bundle again"
+            f"the manifest is not readable as JSON: {error}; export or copy the bundle again"
         ) from error
     if not isinstance(values, dict):
-        raise BundleError(f"{MANIFEST_NAME} holds a {type(values).__name__}, expected an object")
+        raise BundleError(f"the manifest holds a {type(values).__name__}, expected an object")
     return values
 
 
@@ -205,17 +205,17 @@ def _no_constant(word: str) -> NoReturn:
 def _require_format(values: Mapping[str, Any]) -> None:
     if values.get("format") != BUNDLE_FORMAT:
         raise BundleError(
-            f"{MANIFEST_NAME} states the format {values.get('format')!r}, expected "
+            f"the manifest states the format {values.get('format')!r}, expected "
             f"{BUNDLE_FORMAT!r}; give the folder of a fundus-edge bundle"
         )
     version = values.get("schema_version")
     if type(version) is not int or version < 1:
         raise BundleError(
-            f"{MANIFEST_NAME} states the schema version {version!r}, expected {SCHEMA_VERSION}"
+            f"the manifest states the schema version {version!r}, expected {SCHEMA_VERSION}"
         )
     if version > SCHEMA_VERSION:
         raise BundleError(
-            f"{MANIFEST_NAME} has schema version {version}, but this fundus-edge reads "
+            f"the manifest has schema version {version}, but this fundus-edge reads "
             f"{SCHEMA_VERSION}; update fundus-edge or export the bundle with this version"
         )
 
@@ -223,13 +223,13 @@ def _require_format(values: Mapping[str, Any]) -> None:
 def _text(values: Mapping[str, Any], key: str) -> str:
     value = values[key]
     if not isinstance(value, str) or not value.strip():
-        raise BundleError(f"{MANIFEST_NAME}: {key} must be a text, got {value!r}")
+        raise BundleError(f"{key} must be a text, got {value!r}")
     return value
 
 
 def _object(value: Any, what: str) -> Mapping[str, Any]:
     if not isinstance(value, dict):
-        raise BundleError(f"{MANIFEST_NAME}: {what} must be an object, got {type(value).__name__}")
+        raise BundleError(f"{what} must be an object, got {type(value).__name__}")
     return value
 
 
@@ -237,10 +237,10 @@ def _spec(fields: Any, recorded: Any) -> PreprocessSpec:
     try:
         spec = PreprocessSpec.from_dict(_object(fields, "preprocess"))
     except (SpecError, TypeError) as error:
-        raise BundleError(f"{MANIFEST_NAME}: preprocess: {error}") from error
+        raise BundleError(f"preprocess: {error}") from error
     if spec.sha256 != recorded:
         raise BundleError(
-            f"{MANIFEST_NAME} records preprocess_sha256 {recorded!r}, but its preprocess spec "
+            f"the manifest records preprocess_sha256 {recorded!r}, but its preprocess spec "
             f"hashes to {spec.sha256}; export the bundle again from its checkpoint"
         )
     return spec
@@ -250,7 +250,7 @@ def _calibrations(value: Any, letters: tuple[str, ...]) -> tuple[Calibration, Ca
     entry = _object(value, "calibration")
     for key in ("patient", "eye"):
         if key not in entry:
-            raise BundleError(f"{MANIFEST_NAME}: calibration lacks {key!r}; calibrate and export")
+            raise BundleError(f"calibration lacks {key!r}; calibrate and export")
     return (
         Calibration.from_dict(entry["patient"], letters),
         Calibration.from_dict(entry["eye"], letters),
@@ -265,7 +265,7 @@ def _files(value: Any) -> dict[str, FileRecord]:
         sha256, size = entry.get("sha256"), entry.get("bytes")
         if set(entry) != {"sha256", "bytes"} or not _is_sha256(sha256) or not _is_size(size):
             raise BundleError(
-                f"{MANIFEST_NAME}: files[{name!r}] needs exactly sha256 (64 lower-case hexadecimal "
+                f"files[{name!r}] needs exactly sha256 (64 lower-case hexadecimal "
                 f"digits) and bytes (a whole number), got {dict(entry)}"
             )
         files[name] = FileRecord(sha256, size)
@@ -291,7 +291,7 @@ def _require_inner_name(name: str) -> None:
         or name == MANIFEST_NAME
     ):
         raise BundleError(
-            f"{MANIFEST_NAME} lists the file name {name!r}, but names must be plain paths within "
+            f"the manifest lists the file name {name!r}, but names must be plain paths within "
             "the bundle, such as graphs/encoder.onnx; do not use this bundle"
         )
 
@@ -302,13 +302,13 @@ def _graphs(value: Any, files: Mapping[str, FileRecord]) -> dict[str, GraphPair]
         fields = _object(entry, f"graphs[{name!r}]")
         if set(fields) != _GRAPH_KEYS or type(fields["opset"]) is not int:
             raise BundleError(
-                f"{MANIFEST_NAME}: graphs[{name!r}] needs exactly the keys {sorted(_GRAPH_KEYS)}, "
+                f"graphs[{name!r}] needs exactly the keys {sorted(_GRAPH_KEYS)}, "
                 f"opset a whole number, got {dict(fields)}"
             )
         for part in ("encoder", "head"):
             if fields[part] not in files:
                 raise BundleError(
-                    f"{MANIFEST_NAME}: the {part} of graphs[{name!r}] is {fields[part]!r}, which "
+                    f"the {part} of graphs[{name!r}] is {fields[part]!r}, which "
                     "`files` does not list; export the bundle again"
                 )
         graphs[name] = GraphPair(
@@ -327,7 +327,6 @@ def _default_graphs(value: Any, graphs: Mapping[str, GraphPair]) -> dict[str, st
     for kind, name in defaults.items():
         if name not in graphs:
             raise BundleError(
-                f"{MANIFEST_NAME}: default_graphs[{kind!r}] is {name!r}, but graphs has "
-                f"{sorted(graphs)}"
+                f"default_graphs[{kind!r}] is {name!r}, but graphs has {sorted(graphs)}"
             )
     return defaults

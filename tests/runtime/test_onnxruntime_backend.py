@@ -1,0 +1,132 @@
+from __future__ import annotations
+
+import builtins
+import sys
+
+import numpy as np
+import pytest
+
+from fundus_runtime.backends.onnxruntime import OnnxRuntimeBackend, default_threads
+from fundus_runtime.errors import EngineError, EngineMissingError
+
+SIZE, CLASSES = 64, 8
+
+
+@pytest.fixture(scope="module")
+def backend(graphs):
+    opened = OnnxRuntimeBackend(
+        graphs["encoder"](), graphs["head"](), size=SIZE, class_count=CLASSES, threads=1
+    )
+    yield opened
+    opened.close()
+
+
+def images(count: int) -> np.ndarray:
+    return np.random.default_rng(0).normal(size=(count, 3, SIZE, SIZE)).astype(np.float32)
+
+
+def test_backend_states_what_really_runs(backend) -> None:
+    assert backend.name == "onnxruntime"
+    assert backend.provider == "CPUExecutionProvider"
+    assert backend.threads == 1
+
+
+def test_encoder_and_head_compute_what_the_graphs_say(backend) -> None:
+    batch = images(2)
+    features, eye_logits = backend.encode(batch)
+    assert features.shape == (2, 3, 8, 8)
+    assert features == pytest.approx(batch.reshape(2, 3, 8, 8, 8, 8).mean((3, 5)), abs=1e-5)
+    one = np.ones(1, np.float32)
+    logits = backend.fuse(features[:1], features[1:], one, one)
+    assert logits == pytest.approx(eye_logits.mean(0, keepdims=True), abs=1e-5)
+
+
+def test_an_eye_does_not_depend_on_its_batch(backend) -> None:
+    batch = images(3)
+    together = backend.encode(batch)
+    for index in range(3):
+        alone = backend.encode(batch[index : index + 1])
+        assert np.array_equal(alone.features[0], together.features[index])
+        assert np.array_equal(alone.logits[0], together.logits[index])
+
+
+def test_absent_eye_is_left_out(backend) -> None:
+    features, eye_logits = backend.encode(images(2))
+    one, none = np.ones(1, np.float32), np.zeros(1, np.float32)
+    logits = backend.fuse(np.zeros_like(features[:1]), features[1:], none, one)
+    assert logits == pytest.approx(eye_logits[1:], abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    "batch",
+    [
+        np.zeros((1, 3, SIZE, SIZE), np.float64),
+        np.zeros((3, SIZE, SIZE), np.float32),
+        np.zeros((1, 3, SIZE, SIZE + 1), np.float32),
+    ],
+)
+def test_images_of_another_kind_are_refused(backend, batch) -> None:
+    with pytest.raises(EngineError, match=r"expected float32 \(N, 3, 64, 64\)"):
+        backend.encode(batch)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_numbers_that_are_not_finite_are_an_error(backend, value) -> None:
+    batch = images(1)
+    batch[0, 0, 0, 0] = value
+    with pytest.raises(EngineError, match="NaN or infinity in 'features'"):
+        backend.encode(batch)
+
+
+def test_failure_inside_the_engine_is_typed(backend) -> None:
+    features = np.zeros((1, 3, 4, 8), np.float32)
+    one = np.ones(1, np.float32)
+    with pytest.raises(EngineError, match="failed in the head graph"):
+        backend.fuse(features, features, one, one)
+
+
+def test_unreadable_graph_is_refused_by_name(graphs) -> None:
+    with pytest.raises(EngineError, match="cannot load the encoder graph"):
+        OnnxRuntimeBackend(b"no onnx", graphs["head"](), size=SIZE, class_count=CLASSES)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"encoder": {"input_name": "picture"}}, r"inputs \['picture'\], expected \['image'\]"),
+        ({"encoder": {"batch": 1}}, "dynamic first axis"),
+        ({"encoder": {"size": 128}}, r"'image' has the shape \['N', 3, 128, 128\]"),
+        ({"encoder": {"letters": ("D", "N")}}, "'eye_logits' has the shape"),
+        ({"head": {"letters": ("D", "N")}}, "'logits' has the shape"),
+        ({"head": {"output_name": "answer"}}, r"outputs \['answer'\], expected \['logits'\]"),
+    ],
+)
+def test_graphs_that_break_the_protocol_are_refused(graphs, changes, words) -> None:
+    built = {part: graphs[part](**changes.get(part, {})) for part in ("encoder", "head")}
+    with pytest.raises(EngineError, match=words):
+        OnnxRuntimeBackend(built["encoder"], built["head"], size=SIZE, class_count=CLASSES)
+
+
+def test_missing_engine_names_the_extra_to_install(graphs, monkeypatch: pytest.MonkeyPatch) -> None:
+    real_import = builtins.__import__
+
+    def without_engine(name, *rest, **more):
+        if name == "onnxruntime":
+            raise ImportError("No module named 'onnxruntime'")
+        return real_import(name, *rest, **more)
+
+    monkeypatch.delitem(sys.modules, "onnxruntime", raising=False)
+    monkeypatch.setattr(builtins, "__import__", without_engine)
+    with pytest.raises(EngineMissingError, match=r'pip install "fundus-edge\[cpu\]"'):
+        OnnxRuntimeBackend(graphs["encoder"](), graphs["head"](), size=SIZE, class_count=CLASSES)
+
+
+def test_default_threads_stay_within_the_machine() -> None:
+    assert 1 <= default_threads() <= 4
+
+
+def test_no_threads_at_all_are_refused(graphs) -> None:
+    with pytest.raises(EngineError, match="at least 1"):
+        OnnxRuntimeBackend(
+            graphs["encoder"](), graphs["head"](), size=SIZE, class_count=CLASSES, threads=0
+        )

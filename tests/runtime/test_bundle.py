@@ -154,19 +154,7 @@ def test_faulty_manifests_are_refused(bundle_copy: Path, fault: str) -> None:
     edit(bundle_copy, change)
     with pytest.raises(BundleError, match=words) as caught:
         Bundle.open(bundle_copy)
-    assert str(bundle_copy) in str(caught.value)
-    assert (
-        "manifest.json" in str(caught.value)
-        or "class" in str(caught.value)
-        or fault
-        in (
-            "temperature",
-            "point classes",
-            "point default",
-            "points list",
-            "threshold",
-        )
-    )
+    assert str(bundle_copy / "manifest.json") in str(caught.value)
 
 
 def test_bundle_without_graphs_for_the_engine_is_refused(bundle_copy: Path) -> None:

@@ -45,7 +45,7 @@ def mask_bytes(size: int) -> int:
     return (size * size + 7) // 8
 
 
-def whole_status(folder: Path, size: int, ids: Sequence[str]) -> Status | None:
+def whole_status(folder: Path, size: int, count: int) -> Status | None:
     """The states of a store that is whole, or None."""
     try:
         index = json.loads((folder / _INDEX).read_text(encoding="utf-8"))
@@ -53,7 +53,7 @@ def whole_status(folder: Path, size: int, ids: Sequence[str]) -> Status | None:
         status: Status = {eye: tuple(index["status"][eye]) for eye in EYES}
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    if lengths != _file_bytes(len(ids), size) or any(len(s) != len(ids) for s in status.values()):
+    if lengths != _file_bytes(count, size) or any(len(s) != count for s in status.values()):
         return None
     return status
 
@@ -81,7 +81,7 @@ def build_store(
             _reserve(part, sizes)
             status = _fill(part, records, spec, threads, progress)
             _finish(part, {"status": status, "bytes": sizes})
-            _move(part, folder)
+            _move(part, folder, len(records), spec.size)
     except OSError as error:
         raise DataError(
             f"the crops need {sum(sizes.values()) / 1e6:.0f} MB in {folder.parent}, which failed: "
@@ -193,17 +193,8 @@ def _finish(part: Path, index: dict[str, Any]) -> None:
             os.fsync(handle.fileno())
 
 
-def _move(part: Path, folder: Path) -> None:
+def _move(part: Path, folder: Path, count: int, size: int) -> None:
     """Give a whole store its name; a broken one makes way, one made meanwhile is kept."""
-    try:
+    if whole_status(folder, size, count) is None:
+        shutil.rmtree(folder, ignore_errors=True)
         part.replace(folder)
-    except OSError:
-        if (folder / _INDEX).exists() and _same_index(part, folder):
-            return
-        shutil.rmtree(folder)
-        part.replace(folder)
-
-
-def _same_index(part: Path, folder: Path) -> bool:
-    sizes = json.loads((part / _INDEX).read_text(encoding="utf-8"))["bytes"]
-    return all((folder / f"{name}.u8").stat().st_size == length for name, length in sizes.items())

@@ -96,7 +96,7 @@ class CropStore:
         parent = Path(cache_dir) if cache_dir is not None else default_cache_dir() / "crops"
         key = _key_of(records, spec)
         folder = parent / key
-        status = whole_status(folder, spec.size, [record.id for record in records])
+        status = whole_status(folder, spec.size, len(records))
         if status is None:
             status = build_store(folder, records, spec, threads or _default_threads(), progress)
         store = cls(folder, spec, tuple(record.id for record in records), status)

@@ -31,6 +31,8 @@ _KEYWORDS: dict[Eye, str] = {
 _COLUMNS = ("ID", *_FILES.values(), *_KEYWORDS.values(), *ODIR_CLASSES.letters)
 # Enough to say "this is meant to be ODIR"; what else is missing is then an error with a name.
 _SIGNATURE = frozenset({key_of("ID"), *(key_of(name) for name in _FILES.values())})
+# A copy in circulation carries a second table with one row an eye beside the real one.
+_ONE_ROW_AN_EYE = key_of("filename")
 
 
 @dataclass(frozen=True)
@@ -126,7 +128,7 @@ def _the_one(tables: list[Path]) -> Path:
 
 
 def _tables_near(root: Path) -> list[Path]:
-    return [file for folder in [root, *_subfolders(root)] for file in _tables_in(folder)]
+    return [file for folder in _folders_below(root, depth=2) for file in _tables_in(folder)]
 
 
 def _tables_in(folder: Path) -> list[Path]:
@@ -149,7 +151,8 @@ def _subfolders(folder: Path) -> list[Path]:
 def _has_signature(file: Path) -> bool:
     if file.suffix.lower() not in TABLE_SUFFIXES:
         return False
-    return {key_of(column) for column in read_columns(file)} >= _SIGNATURE
+    keys = {key_of(column) for column in read_columns(file)}
+    return keys >= _SIGNATURE and _ONE_ROW_AN_EYE not in keys
 
 
 def _read_folder(folder: AnnotatedFolder) -> list[PatientRecord]:

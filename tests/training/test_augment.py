@@ -58,7 +58,7 @@ def pair_of(**changes: object) -> Pair:
 def spot_column(crop: Crop | None) -> float:
     assert crop is not None
     weight = crop.image.max(axis=2).astype(float)
-    weight[weight < 200] = 0
+    weight[weight < 0.8 * weight.max()] = 0
     return float((weight.sum(axis=0) * np.arange(SIZE)).sum() / weight.sum())
 
 

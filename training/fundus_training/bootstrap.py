@@ -128,9 +128,10 @@ def weighted_kappa(weights: Floats, labels: npt.ArrayLike, calls: npt.ArrayLike)
     """Cohen's kappa of the flattened calls, for each resample."""
     hit, false_alarm, miss, quiet = weighted_counts(weights, labels, calls)
     total = hit + false_alarm + miss + quiet
-    agreement = (hit + quiet) / total
-    by_chance = (hit + false_alarm) * (hit + miss) + (quiet + false_alarm) * (quiet + miss)
-    by_chance /= total**2
+    agreement = _ratio(hit + quiet, total)
+    by_chance = _ratio(
+        (hit + false_alarm) * (hit + miss) + (quiet + false_alarm) * (quiet + miss), total**2
+    )
     return _ratio(agreement - by_chance, 1.0 - by_chance)
 
 
@@ -176,8 +177,7 @@ def weighted_calibration_error(
     gaps = np.zeros((patients, CALIBRATION_BINS))
     where = bin_of_probability(probabilities).ravel()
     np.add.at(gaps, (owner, where), (truth - probabilities).ravel())
-    error: Floats = np.abs(weights @ gaps).sum(axis=1) / (weights.sum(axis=1) * classes)
-    return error
+    return _ratio(np.abs(weights @ gaps).sum(axis=1), weights.sum(axis=1) * classes)
 
 
 def _ratio(top: Floats, bottom: Floats) -> Floats:

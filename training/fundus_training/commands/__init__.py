@@ -1,0 +1,1 @@
+"""The subcommands of `fundus-train`, one module each with `add_parser` and `run`."""

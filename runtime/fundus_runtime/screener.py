@@ -162,9 +162,11 @@ class Screener:
         """Read, decode and preprocess one eye's file; see `prepare_eye_file`."""
         return prepare_eye_file(eye, path, self._manifest.spec, max_megapixels=max_megapixels)
 
-    def prepare(self, eye: Eye, frame: NDArray[np.uint8] | None) -> PreparedEye:
+    def prepare(
+        self, eye: Eye, frame: NDArray[np.uint8] | None, *, decode_ms: float | None = None
+    ) -> PreparedEye:
         """Preprocess one eye's frame; see `prepare_eye`."""
-        return prepare_eye(eye, frame, self._manifest.spec)
+        return prepare_eye(eye, frame, self._manifest.spec, decode_ms=decode_ms)
 
     def screen_prepared(self, left: PreparedEye, right: PreparedEye) -> ExamResult:
         """Screen two eyes that `prepare` or `prepare_file` made.
@@ -272,9 +274,17 @@ class Screener:
 
     def _warm_up(self) -> None:
         size = self._manifest.spec.size
+        self.prepare("left", _drawn_disc())
         encoded = self._backend.encode(np.zeros((2, 3, size, size), np.float32))
         flag = np.ones(1, np.float32)
         self._backend.fuse(encoded.features[:1], encoded.features[1:], flag, flag)
+
+
+def _drawn_disc() -> NDArray[np.uint8]:
+    """A bright disc on black, 256 pixels a side: what the preprocessing warms up on."""
+    y, x = np.ogrid[-128:128, -128:128]
+    disc = (x * x + y * y < 120 * 120).astype(np.uint8)
+    return np.repeat(disc[:, :, None] * np.uint8(128), 3, axis=2)
 
 
 def _open_onnxruntime(bundle: Bundle, graphs: GraphPair, threads: int | None) -> Backend:

@@ -1,0 +1,55 @@
+"""Screens the photograph that comes with the package, and shows everything a result holds."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import sys
+from dataclasses import replace
+from importlib import resources
+from pathlib import Path
+
+import numpy as np
+
+from fundus_runtime.atomic import atomic_text
+from fundus_runtime.errors import ResultError
+from fundus_runtime.photograph import decode_photograph
+from fundus_runtime.report import write_report
+from fundus_runtime.screener import Screener
+from fundus_runtime.table import format_result
+
+__all__ = ["DEMO_NOTE", "run_demo"]
+
+DEMO_NOTE = (
+    "demonstration: the left eye is a photograph by Mikael Häggström (CC0); the right eye is its "
+    "mirror image and no photograph of a right eye, so this is no exam of a patient"
+)
+
+_log = logging.getLogger(__name__)
+
+
+def run_demo(arguments: argparse.Namespace) -> int:
+    """Screen the demonstration pair and write `result.json` and `report.html`."""
+    out = Path(arguments.out)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ResultError(f"the folder {out} cannot be made: {error}; choose another") from error
+    source = resources.files("fundus_runtime").joinpath("data/retina.jpg")
+    left = decode_photograph(source.read_bytes(), name="retina.jpg")
+    right = np.ascontiguousarray(left[:, ::-1])
+    with Screener.open(
+        arguments.bundle, threads=arguments.threads, operating_point=arguments.operating_point
+    ) as screener:
+        screened = screener.screen(left, right)
+    result = replace(screened, warnings=(DEMO_NOTE, *screened.warnings))
+    # these two are the demo's own files, so that running it again may replace them
+    with atomic_text(out / "result.json", force=True) as stream:
+        json.dump(result.to_dict(), stream, indent=2, ensure_ascii=False, allow_nan=False)
+        stream.write("\n")
+    write_report(result, left, right, out / "report.html", force=True)
+    sys.stdout.write(format_result(result) + "\n")
+    for name in ("result.json", "report.html"):
+        _log.info("wrote %s (%d kB)", out / name, (out / name).stat().st_size // 1000)
+    return 0

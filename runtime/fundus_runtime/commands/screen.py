@@ -1,0 +1,328 @@
+"""`fundus-screen`: screen a pair, one eye, or a folder of pairs; look at the machine; show a demo.
+
+The result goes to standard output, everything else to standard error. Exit status 0 means that
+there is a result (an ungradable exam is one), 1 that there is none, 2 that the command was wrong.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import math
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+from fundus_runtime.errors import FundusError, UsageError
+from fundus_runtime.version import __version__
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from fundus_runtime.screener import Screener
+
+__all__ = ["build_parser", "main"]
+
+PROGRAM = "fundus-screen"
+# the same as photograph.DEFAULT_MAX_MEGAPIXELS, which is not imported for the sake of --help
+_MAX_MEGAPIXELS = 64.0
+_INTERRUPTED = 130
+
+_EPILOG = """\
+other commands:
+  fundus-screen doctor [--bundle DIR] [--json]   engines, GPU, CPU features, bundle, versions
+  fundus-screen demo --out DIR                   screen the photograph that comes with the package
+
+Without --bundle: $FUNDUS_BUNDLE, else the bundle that ships with the package.
+For research only. Not a medical device.
+"""
+
+_log = logging.getLogger(__name__)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of `fundus-screen` without `doctor` and `demo`, which have their own."""
+    parser = argparse.ArgumentParser(
+        prog=PROGRAM,
+        description="Screen photographs of both eyes of a patient, offline.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        usage=f"{PROGRAM} LEFT RIGHT [options]\n"
+        f"       {PROGRAM} (--left-only FILE | --right-only FILE) [options]\n"
+        f"       {PROGRAM} --pairs DIR --csv OUT [--one-eye] [options]\n"
+        f"       {PROGRAM} doctor | demo",
+        allow_abbrev=False,
+    )
+    parser.add_argument("photographs", nargs="*", metavar="LEFT RIGHT", help="JPEG or PNG files")
+    parser.add_argument("--left-only", metavar="FILE", help="screen the left eye alone")
+    parser.add_argument("--right-only", metavar="FILE", help="screen the right eye alone")
+    parser.add_argument(
+        "--pairs", metavar="DIR", help="screen a folder of <id>_left.* and <id>_right.*"
+    )
+    parser.add_argument("--csv", metavar="OUT", help="with --pairs: the CSV file to write")
+    parser.add_argument(
+        "--one-eye",
+        action="store_true",
+        help="with --pairs: screen an eye whose partner is missing; never normal",
+    )
+    parser.add_argument("--report", metavar="FILE", help="also write an HTML page of the result")
+    parser.add_argument("--force", action="store_true", help="replace existing output files")
+    _add_model_options(parser)
+    parser.add_argument(
+        "--max-megapixels",
+        type=positive_number,
+        default=_MAX_MEGAPIXELS,
+        metavar="N",
+        help="refuse larger photographs before decoding (default: %(default)g)",
+    )
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+    _add_version(parser)
+    return parser
+
+
+def build_doctor_parser() -> argparse.ArgumentParser:
+    """The parser of `fundus-screen doctor`."""
+    parser = argparse.ArgumentParser(
+        prog=f"{PROGRAM} doctor", description="Look at this machine and the bundle."
+    )
+    parser.add_argument("--bundle", metavar="DIR", help="the bundle to look at")
+    parser.add_argument("--json", action="store_true", help="print the findings as JSON")
+    _add_version(parser)
+    return parser
+
+
+def build_demo_parser() -> argparse.ArgumentParser:
+    """The parser of `fundus-screen demo`."""
+    parser = argparse.ArgumentParser(
+        prog=f"{PROGRAM} demo",
+        description="Screen the CC0 photograph that comes with the package; its mirror image "
+        "stands in for the right eye.",
+    )
+    parser.add_argument(
+        "--out", required=True, metavar="DIR", help="folder for result.json and report.html"
+    )
+    _add_model_options(parser)
+    _add_version(parser)
+    return parser
+
+
+def _add_model_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--bundle", metavar="DIR", help="the model bundle")
+    parser.add_argument(
+        "--operating-point", metavar="NAME", help="thresholds to use (default: the bundle's)"
+    )
+    parser.add_argument(
+        "--threads",
+        type=positive_integer,
+        metavar="N",
+        help="threads of the engine (default: the physical cores, at most 4)",
+    )
+
+
+def _add_version(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
+
+
+def positive_integer(text: str) -> int:
+    """A whole number of at least 1."""
+    try:
+        value = int(text)
+    except ValueError:
+        value = 0
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number of at least 1")
+    return value
+
+
+def positive_number(text: str) -> float:
+    """A finite number above 0."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not (math.isfinite(value) and value > 0):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number above 0")
+    return value
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit status."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    logging.basicConfig(level=logging.INFO, format=f"{PROGRAM}: %(message)s", stream=sys.stderr)
+    try:
+        if words[:1] == ["doctor"]:
+            return _doctor(build_doctor_parser().parse_args(words[1:]))
+        if words[:1] == ["demo"]:
+            from fundus_runtime.commands.demo import run_demo
+
+            return run_demo(build_demo_parser().parse_args(words[1:]))
+        return _screen(words)
+    except UsageError as error:
+        _log.error("error: %s", error)
+        return 2
+    except FundusError as error:
+        _log.error("error: %s", error)
+        return 1
+    except KeyboardInterrupt:
+        _log.error("interrupted; nothing was written")
+        return _INTERRUPTED
+    except BrokenPipeError:
+        # the reader of our output went away; a second error at shutdown would only add noise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+def _screen(words: Sequence[str]) -> int:
+    parser = build_parser()
+    arguments = parser.parse_args(words)
+    if problem := _usage_problem(arguments):
+        parser.error(problem)
+    if arguments.pairs is not None:
+        return _screen_folder(arguments)
+    return _screen_exam(arguments)
+
+
+def _usage_problem(arguments: argparse.Namespace) -> str | None:
+    """What is wrong with the combination of arguments, or None."""
+    count = len(arguments.photographs)
+    modes = [
+        count > 0,
+        arguments.left_only is not None,
+        arguments.right_only is not None,
+        arguments.pairs is not None,
+    ]
+    if sum(modes) != 1:
+        return "give LEFT RIGHT, or --left-only FILE, or --right-only FILE, or --pairs DIR"
+    if count not in (0, 2):
+        return (
+            f"{count} photograph{'' if count == 1 else 's'} given, but a pair is LEFT RIGHT; "
+            "for one eye use --left-only FILE or --right-only FILE"
+        )
+    if (arguments.pairs is None) != (arguments.csv is None):
+        return "--pairs DIR and --csv OUT belong together"
+    if arguments.pairs is None and arguments.one_eye:
+        return "--one-eye belongs to --pairs"
+    if arguments.pairs is not None and arguments.report is not None:
+        return "--report is for one exam, not for --pairs"
+    return None
+
+
+def _open_screener(arguments: argparse.Namespace) -> Screener:
+    from fundus_runtime.screener import Screener
+
+    screener = Screener.open(
+        arguments.bundle, threads=arguments.threads, operating_point=arguments.operating_point
+    )
+    if screener.bundle.trust != "shipped":
+        _log.warning(
+            "bundle %s is %s: its files are whole, but nobody vouches for their origin",
+            screener.bundle.name,
+            screener.bundle.trust,
+        )
+    return screener
+
+
+def _screen_exam(arguments: argparse.Namespace) -> int:
+    from fundus_runtime.atomic import require_writable
+    from fundus_runtime.table import format_result
+
+    if arguments.report is not None:
+        require_writable(arguments.report, force=arguments.force)
+    left, right = arguments.photographs or (arguments.left_only, arguments.right_only)
+    with _open_screener(arguments) as screener:
+        left_frame, left_ms = _timed_photograph(left, arguments.max_megapixels)
+        right_frame, right_ms = _timed_photograph(right, arguments.max_megapixels)
+        result = screener.screen_prepared(
+            screener.prepare("left", left_frame, decode_ms=left_ms),
+            screener.prepare("right", right_frame, decode_ms=right_ms),
+        )
+    if arguments.report is not None:
+        from fundus_runtime.report import write_report
+
+        write_report(result, left_frame, right_frame, arguments.report, force=arguments.force)
+        _log.info("wrote %s", arguments.report)
+    text = _json_text(result.to_dict()) if arguments.json else format_result(result)
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+    return 0
+
+
+def _timed_photograph(
+    path: str | None, max_megapixels: float
+) -> tuple[NDArray[np.uint8] | None, float | None]:
+    from fundus_runtime.photograph import read_photograph
+    from fundus_runtime.prepared import ms_since
+
+    if path is None:
+        return None, None
+    start = time.perf_counter()
+    frame = read_photograph(path, max_megapixels=max_megapixels)
+    return frame, ms_since(start)
+
+
+def _screen_folder(arguments: argparse.Namespace) -> int:
+    from fundus_runtime.atomic import require_writable
+    from fundus_runtime.commands.pairs import find_pairs, screen_pairs
+
+    require_writable(arguments.csv, force=arguments.force)
+    folder = find_pairs(arguments.pairs)
+    if folder.others:
+        _log.info("%d files are not named like an eye of a pair and are left out", folder.others)
+    with _open_screener(arguments) as screener, _termination_interrupts():
+        counts = screen_pairs(
+            screener,
+            folder,
+            arguments.csv,
+            one_eye=arguments.one_eye,
+            force=arguments.force,
+            max_megapixels=arguments.max_megapixels,
+        )
+    summary = {"csv": arguments.csv, "pairs": len(folder.pairs)}
+    summary |= {status: counts[status] for status in ("ok", "ungradable", "refused")}
+    size = Path(arguments.csv).stat().st_size
+    text = "{csv}: {pairs} pairs, {ok} ok, {ungradable} ungradable, {refused} refused"
+    line = text.format(**summary) + f" ({size / 1000:.1f} kB)"
+    sys.stdout.write((_json_text(summary) if arguments.json else line) + "\n")
+    return 0
+
+
+@contextmanager
+def _termination_interrupts() -> Iterator[None]:
+    """Let SIGTERM unwind like Ctrl-C, so that what is half-written is removed."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(*_: object) -> NoReturn:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _doctor(arguments: argparse.Namespace) -> int:
+    from fundus_runtime.doctor import examine, format_findings
+
+    findings = examine(arguments.bundle)
+    text = _json_text(findings) if arguments.json else format_findings(findings)
+    sys.stdout.write(text + "\n")
+    return 0
+
+
+def _json_text(values: object) -> str:
+    return json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

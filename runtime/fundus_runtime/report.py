@@ -1,0 +1,169 @@
+"""A result as one self-contained HTML page, for a person to read or print.
+
+No script and no reference to anything outside the page: pictures are embedded, fonts are the
+reader's own. Everything that comes from a bundle or a file is escaped.
+"""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from fundus_runtime.atomic import atomic_text
+from fundus_runtime.errors import ResultError
+from fundus_runtime.result import ExamResult, EyeResult
+from fundus_runtime.table import STAGE_NAMES
+
+__all__ = ["render_report", "write_report"]
+
+_PHOTOGRAPH_SIDE_PX = 720
+_JPEG_QUALITY = 88
+
+_OUTCOME_WORDS = {
+    "ungradable": (
+        "Ungradable",
+        "Refer the patient. An eye is missing or could not be graded, so this exam cannot be "
+        "normal.",
+    ),
+    "findings": ("Findings", "Refer the patient."),
+    "normal": ("Normal", "No referral. No class but normal reaches its operating point."),
+    "uncertain": (
+        "Uncertain",
+        "Refer the patient. No class reaches its operating point, normal included.",
+    ),
+}
+
+
+@dataclass(frozen=True)
+class _EyeView:
+    """One eye as the template shows it."""
+
+    result: EyeResult
+    title: str
+    photograph: str | None
+    processed: str | None
+    width_px: int
+    height_px: int
+
+
+def write_report(
+    result: ExamResult,
+    left_frame: NDArray[np.uint8] | None,
+    right_frame: NDArray[np.uint8] | None,
+    path: str | Path,
+    *,
+    force: bool = False,
+) -> Path:
+    """Write the page of a result.
+
+    Args:
+        result: the exam.
+        left_frame: the left eye as photographed, uint8 RGB, or None where it is absent.
+        right_frame: the right eye, likewise.
+        path: the HTML file.
+        force: replace an existing file.
+
+    Raises:
+        ResultError: jinja2 is not installed, or the file cannot be written.
+    """
+    page = render_report(result, left_frame, right_frame)
+    with atomic_text(path, force=force) as stream:
+        stream.write(page)
+    return Path(path)
+
+
+def render_report(
+    result: ExamResult,
+    left_frame: NDArray[np.uint8] | None,
+    right_frame: NDArray[np.uint8] | None,
+) -> str:
+    """The page as text; see `write_report`."""
+    try:
+        import jinja2
+    except ImportError as error:
+        raise ResultError(
+            'the HTML report needs jinja2; install it: pip install "fundus-edge[demo]"'
+        ) from error
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    source = resources.files("fundus_runtime").joinpath("templates/report.html.jinja")
+    template = environment.from_string(source.read_text("utf-8"))
+    headline, advice = _OUTCOME_WORDS[result.outcome]
+    return template.render(
+        result=result,
+        headline=headline,
+        advice=advice,
+        # as clinicians lay out both eyes: the patient's right eye on the reader's left
+        eyes=[
+            _eye_view(result.right, "Right eye (OD)", right_frame),
+            _eye_view(result.left, "Left eye (OS)", left_frame),
+        ],
+        stages=[
+            (STAGE_NAMES.get(stage, stage), f"{value:.1f}")
+            for stage, value in result.time_ms.items()
+            if value is not None
+        ],
+        provenance=_provenance(result),
+        written=datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
+    )
+
+
+def _eye_view(eye: EyeResult, title: str, frame: NDArray[np.uint8] | None) -> _EyeView:
+    return _EyeView(
+        result=eye,
+        title=title,
+        photograph=None if frame is None else _jpeg_uri(frame),
+        processed=None if eye.picture is None else _png_uri(eye.picture.visible()),
+        width_px=0 if frame is None else frame.shape[1],
+        height_px=0 if frame is None else frame.shape[0],
+    )
+
+
+def _provenance(result: ExamResult) -> list[tuple[str, Any]]:
+    bundle, engine = result.bundle, result.engine
+    trust = {
+        "shipped": "shipped with this package",
+        "unsigned": "unsigned: files are whole, origin not vouched for",
+    }
+    return [
+        ("Software", f"fundus-edge {result.package_version}"),
+        ("Bundle", f"{bundle.name} {bundle.version}"),
+        ("Bundle trust", trust.get(bundle.trust, bundle.trust)),
+        ("Bundle SHA-256", bundle.sha256),
+        ("Encoder SHA-256", bundle.encoder_sha256),
+        ("Head SHA-256", bundle.head_sha256),
+        ("Preprocessing SHA-256", bundle.preprocess_sha256),
+        ("Engine", f"{engine.backend}, {engine.provider}, {engine.threads} thread(s)"),
+        ("Model form", f"{engine.dialect}, computed in {engine.precision}"),
+        ("Degraded", engine.degraded_reason or "yes" if engine.degraded else "no"),
+        ("Operating point", result.operating_point),
+        ("Intended use", result.intended_use),
+    ]
+
+
+def _jpeg_uri(frame: NDArray[np.uint8]) -> str:
+    scale = _PHOTOGRAPH_SIDE_PX / max(frame.shape[:2])
+    if scale < 1:
+        size = (max(1, round(frame.shape[1] * scale)), max(1, round(frame.shape[0] * scale)))
+        frame = np.asarray(cv2.resize(frame, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
+    return _data_uri(".jpg", "image/jpeg", frame, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
+
+
+def _png_uri(picture: NDArray[np.uint8]) -> str:
+    return _data_uri(".png", "image/png", picture, [])
+
+
+def _data_uri(ending: str, kind: str, rgb: NDArray[np.uint8], options: list[int]) -> str:
+    done, data = cv2.imencode(ending, cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), options)
+    if not done:
+        raise ResultError(f"OpenCV could not encode a picture of shape {rgb.shape} as {kind}")
+    return f"data:{kind};base64,{base64.b64encode(data.tobytes()).decode('ascii')}"

@@ -100,9 +100,8 @@ def _machine() -> dict[str, Any]:
 
 def _cpu_features() -> dict[str, Any]:
     try:
-        from fundus_runtime import _native
-
-        return {"native_core": _native.version(), **_native.cpu_features()}
+        native = importlib.import_module("fundus_runtime._native")
+        return {"native_core": native.version(), **native.cpu_features()}
     except Exception as error:  # a broken build must not keep the doctor from the rest
         return {"native_core": None, "problem": f"the native core cannot be loaded: {error}"}
 

@@ -45,7 +45,8 @@ Without --bundle: $FUNDUS_BUNDLE, else the bundle that ships with the package.
 For research only. Not a medical device.
 """
 
-_log = logging.getLogger(__name__)
+# by name, because __name__ is __main__ under `python -m`
+_log = logging.getLogger("fundus_runtime.commands.screen")
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -156,28 +157,49 @@ def positive_number(text: str) -> float:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status."""
     words = list(sys.argv[1:] if argv is None else argv)
-    logging.basicConfig(level=logging.INFO, format=f"{PROGRAM}: %(message)s", stream=sys.stderr)
-    try:
-        if words[:1] == ["doctor"]:
-            return _doctor(build_doctor_parser().parse_args(words[1:]))
-        if words[:1] == ["demo"]:
-            from fundus_runtime.commands.demo import run_demo
+    with _logging_to_stderr():
+        try:
+            return _dispatch(words)
+        except UsageError as error:
+            _log.error("error: %s", error)
+            return 2
+        except FundusError as error:
+            _log.error("error: %s", error)
+            return 1
+        except KeyboardInterrupt:
+            _log.error("interrupted; nothing was written")
+            return _INTERRUPTED
+        except BrokenPipeError:
+            # the reader of our output went away; a second error at shutdown would only add noise
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 1
 
-            return run_demo(build_demo_parser().parse_args(words[1:]))
-        return _screen(words)
-    except UsageError as error:
-        _log.error("error: %s", error)
-        return 2
-    except FundusError as error:
-        _log.error("error: %s", error)
-        return 1
-    except KeyboardInterrupt:
-        _log.error("interrupted; nothing was written")
-        return _INTERRUPTED
-    except BrokenPipeError:
-        # the reader of our output went away; a second error at shutdown would only add noise
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+
+def _dispatch(words: Sequence[str]) -> int:
+    if words[:1] == ["doctor"]:
+        return _doctor(build_doctor_parser().parse_args(words[1:]))
+    if words[:1] == ["demo"]:
+        arguments = build_demo_parser().parse_args(words[1:])
+        from fundus_runtime.commands.demo import run_demo
+
+        return run_demo(arguments)
+    return _screen(words)
+
+
+@contextmanager
+def _logging_to_stderr() -> Iterator[None]:
+    """Send the package's log to standard error for the time of one command."""
+    logger = logging.getLogger("fundus_runtime")
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter(f"{PROGRAM}: %(message)s"))
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+        logger.removeHandler(handler)
 
 
 def _screen(words: Sequence[str]) -> int:

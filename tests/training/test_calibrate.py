@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 
 import numpy as np
 import numpy.typing as npt
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import log_loss
@@ -21,6 +23,15 @@ CLASSES = ClassList(("N", "D", "G"), ("normal", "diabetic", "glaucoma"), normal=
 
 Logits = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.int64]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """On a busy machine, threads over tiny tensors wait for each other and do little else."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def _shifted(

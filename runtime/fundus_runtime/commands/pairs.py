@@ -11,7 +11,7 @@ import csv
 import re
 import sys
 from collections import Counter, deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -123,6 +123,7 @@ def screen_pairs(
     one_eye: bool,
     force: bool,
     max_megapixels: float,
+    stopped: Callable[[], bool] = lambda: False,
 ) -> Counter[str]:
     """Screen every pair and write the CSV file.
 
@@ -133,6 +134,7 @@ def screen_pairs(
         one_eye: screen an eye whose partner is missing, instead of refusing the pair.
         force: replace an existing file.
         max_megapixels: limit for each photograph.
+        stopped: asked after every row; true ends the work with nothing written.
 
     Returns:
         How many rows have each status.
@@ -140,6 +142,7 @@ def screen_pairs(
     Raises:
         ResultError: the file cannot be written.
         EngineError: the engine failed; nothing is written.
+        KeyboardInterrupt: the work was stopped; nothing is written.
     """
     require_writable(out, force=force)
     letters = screener.manifest.classes.letters
@@ -150,6 +153,8 @@ def screen_pairs(
         for row in _rows(screener, folder.pairs, one_eye, max_megapixels):
             counts[str(row["status"])] += 1
             writer.writerow(row)
+            if stopped():
+                raise KeyboardInterrupt
     return counts
 
 

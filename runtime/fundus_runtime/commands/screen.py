@@ -15,10 +15,10 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 from fundus_runtime.errors import FundusError, UsageError
 from fundus_runtime.version import __version__
@@ -298,7 +298,7 @@ def _screen_folder(arguments: argparse.Namespace) -> int:
     folder = find_pairs(arguments.pairs)
     if folder.others:
         _log.info("%d files are not named like an eye of a pair and are left out", folder.others)
-    with _open_screener(arguments) as screener, _termination_interrupts():
+    with _open_screener(arguments) as screener, _stop_signals() as stopped:
         counts = screen_pairs(
             screener,
             folder,
@@ -306,6 +306,7 @@ def _screen_folder(arguments: argparse.Namespace) -> int:
             one_eye=arguments.one_eye,
             force=arguments.force,
             max_megapixels=arguments.max_megapixels,
+            stopped=stopped,
         )
     summary = {"csv": arguments.csv, "pairs": len(folder.pairs)}
     summary |= {status: counts[status] for status in ("ok", "ungradable", "refused")}
@@ -317,20 +318,30 @@ def _screen_folder(arguments: argparse.Namespace) -> int:
 
 
 @contextmanager
-def _termination_interrupts() -> Iterator[None]:
-    """Let SIGTERM unwind like Ctrl-C, so that what is half-written is removed."""
+def _stop_signals() -> Iterator[Callable[[], bool]]:
+    """Turn SIGINT and SIGTERM into a question that the work asks after every row.
+
+    An exception raised at an arbitrary point may be lost in a finaliser; this cannot. A second
+    signal interrupts at once.
+    """
+    asked: list[int] = []
+
+    def ask_to_stop(number: int, _: object) -> None:
+        if asked:
+            raise KeyboardInterrupt
+        asked.append(number)
+
     if threading.current_thread() is not threading.main_thread():
-        yield
+        yield lambda: False
         return
-
-    def interrupt(*_: object) -> NoReturn:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
+    before = {
+        number: signal.signal(number, ask_to_stop) for number in (signal.SIGINT, signal.SIGTERM)
+    }
     try:
-        yield
+        yield lambda: bool(asked)
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _doctor(arguments: argparse.Namespace) -> int:

@@ -309,12 +309,17 @@ def test_evaluate_writes_its_report_once(checkpoint_file: Path, data: Path, cach
 
 
 def test_evaluating_everything_warns_of_patients_that_were_trained_on(
-    checkpoint_file: Path, data: Path, cache: Path, caplog: pytest.LogCaptureFixture
+    checkpoint_file: Path,
+    data: Path,
+    cache: Path,
+    caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     options = ("--data", data, "--cache-dir", cache, "--bootstrap", "0", "--split", "all")
     with caplog.at_level(logging.WARNING):
         assert _run(evaluate_command, "--checkpoint", checkpoint_file, *options) == 0
     assert "4 of the 12 patients were trained on" in caplog.text
+    assert "trained on 4 of these patients" in capsys.readouterr().out
 
 
 def test_a_foreign_data_set_is_refused_by_part_and_taken_as_a_whole(

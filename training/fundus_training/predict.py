@@ -140,14 +140,17 @@ def predict(
 def _evaluating(model: DMSNet, device: torch.device) -> Iterator[None]:
     """Evaluation mode on the device, without gradients or TF32; afterwards as before."""
     was_training, home = model.training, next(model.parameters()).device
+    precision = torch.get_float32_matmul_precision()
     exact = torch.backends.cudnn.flags(
         enabled=True, benchmark=False, deterministic=True, allow_tf32=False
     )
     model.eval().to(device)
+    torch.set_float32_matmul_precision("highest")
     try:
         with exact, torch.inference_mode(), torch.autocast(device.type, enabled=False):
             yield
     finally:
+        torch.set_float32_matmul_precision(precision)
         model.train(was_training).to(home)
 
 

@@ -33,6 +33,7 @@ def text_of_evaluation(report: Mapping[str, Any], classes: Mapping[str, str]) ->
         f"{data['patients']} patients{_of_split(data)}, {data['both_eyes']} with both eyes, "
         f"{data['without_gradable_eye']} more left out without a gradable eye; "
         f"{report['probabilities']} probabilities, {_resampled(report)}",
+        *_caution_lines(data),
         "",
         "Patients, calls at 0.5",
         *_figure_lines(report["patient"], _PATIENT_FIGURES),
@@ -102,6 +103,13 @@ def text_of_points(points: Mapping[str, Any]) -> str:
     ]
     rules = [f"  {letter}: {entry['rule']}" for letter, entry in default.items()]
     return "\n".join([*_table(rows), "* the default; its rules:", *rules])
+
+
+def _caution_lines(data: Mapping[str, Any]) -> list[str]:
+    trained = data.get("patients_trained_on", 0)
+    if not trained:
+        return []
+    return [f"TOO GOOD TO BE EVIDENCE: the model was trained on {trained} of these patients"]
 
 
 def _of_split(data: Mapping[str, Any]) -> str:

@@ -7,9 +7,9 @@ implementation of this rule gives the same integers.
 
 The rule: samples brighter than a threshold taken from the histogram; the largest 4-connected
 component; its outermost samples along every row and column, without those on the frame's border or
-on a straight cut; the circle through most of them (consensus over spread triples, then least squares). Where no circle
-holds enough of them the frame may have been squashed, and the same search is made along one
-stretched axis, giving an axis-aligned ellipse.
+on a straight cut; the circle through most of them (consensus over spread triples, then least
+squares). Where no circle holds enough of them the frame may have been squashed, and the same search
+is made along one stretched axis, giving an axis-aligned ellipse.
 """
 
 from __future__ import annotations
@@ -198,7 +198,10 @@ def _turn(offsets: Points) -> npt.NDArray[np.float64]:
     x, y = offsets[:, 0], offsets[:, 1]
     span = np.maximum(np.abs(x) + np.abs(y), 1e-12)
     quarter = y / span
-    return np.where(x < 0, 2.0 - quarter, np.where(y < 0, 4.0 + quarter, quarter))
+    turn: npt.NDArray[np.float64] = np.where(
+        x < 0, 2.0 - quarter, np.where(y < 0, 4.0 + quarter, quarter)
+    )
+    return turn
 
 
 def _triples(count: int) -> list[list[int]]:

@@ -219,11 +219,12 @@ def _resample_area(crop: Frame, size: int) -> Frame:
     # first down, then across, channel by channel: two matrix products each
     means = np.einsum("sh,hwc->swc", rows, crop.astype(np.float32), optimize=True)
     means = np.einsum("tw,swc->stc", columns, means, optimize=True)
-    return np.rint(means).astype(np.uint8)
+    resampled: Frame = np.rint(means).astype(np.uint8)
+    return resampled
 
 
 def _area_weights(length: int, size: int) -> npt.NDArray[np.float32]:
-    """size x length: how much of each output cell every source cell covers; rows sum to 1."""
+    """Size x length: how much of each output cell every source cell covers; rows sum to 1."""
     edges = np.arange(size + 1, dtype=np.float64) * (length / size)
     cells = np.arange(length, dtype=np.float64)
     overlap = np.minimum(edges[1:, None], cells + 1) - np.maximum(edges[:-1, None], cells)
@@ -281,5 +282,7 @@ def _local_mean(
         levels * inside[:, :, None], -1, box, normalize=False, borderType=cv2.BORDER_CONSTANT
     )
     count = cv2.boxFilter(inside, -1, box, normalize=False, borderType=cv2.BORDER_CONSTANT)
-    mean: npt.NDArray[np.float32] = total / np.maximum(count, 1.0)[:, :, None]
+    mean: npt.NDArray[np.float32] = np.divide(
+        total, np.maximum(count, 1.0)[:, :, None], dtype=np.float32
+    )
     return mean

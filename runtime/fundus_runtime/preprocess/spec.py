@@ -34,8 +34,8 @@ class PreprocessSpec:
         field_of_view: name of the rule that finds the disc. Only ``"disc"`` exists.
         crop_permille: side of the crop in thousandths of the disc's diameter.
         resampling: only ``"area"``: antialiased, rounded half to even to 8 bits.
-        illumination: ``"subtract"`` gives ``gain * (I - local mean) + constant``, ``"divide"`` gives
-            ``gain * I / local mean * constant``, ``"none"`` leaves the levels as they are.
+        illumination: ``"subtract"`` gives ``gain * (I - local mean) + constant``, ``"divide"``
+            gives ``gain * I / local mean * constant``, ``"none"`` leaves the levels as they are.
         illumination_window_px: odd side of the box over which the local mean is taken, at size S.
         illumination_gain: contrast factor of the correction.
         illumination_constant: level, 0 to 255, that the local mean is moved to.
@@ -54,7 +54,7 @@ class PreprocessSpec:
     resampling: Literal["area"] = "area"
     illumination: Illumination = "subtract"
     illumination_window_px: int = 37
-    illumination_gain: float = 1.0
+    illumination_gain: float = 2.0
     illumination_constant: float = 128.0
     mask_permille: int = 980
     mean: tuple[float, float, float] = IMAGENET_MEAN
@@ -110,7 +110,11 @@ class PreprocessSpec:
                 f"preprocess spec has unknown keys {unknown} and lacks {missing}; "
                 "it was written by another version of fundus-edge: use the version that wrote it"
             )
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()})
+        values: dict[str, Any] = dict(fields)
+        for name in ("mean", "std"):
+            if isinstance(values[name], list):
+                values[name] = tuple(values[name])
+        return cls(**values)
 
     def canonical(self) -> bytes:
         """Canonical JSON: sorted keys, no spaces, UTF-8."""

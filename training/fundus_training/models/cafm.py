@@ -38,7 +38,8 @@ class CAFM(nn.Module):
         self.gate = nn.Sequential(
             nn.Conv2d(2, _GATE_CHANNELS, 3, padding=1),
             nn.ReLU(inplace=True),
-            nn.Conv2d(_GATE_CHANNELS, 1, 3, padding=1),
+            # A bias would cancel out in the softmax.
+            nn.Conv2d(_GATE_CHANNELS, 1, 3, padding=1, bias=gate != "softmax"),
         )
         self.gate_over_positions = gate == "softmax"
         for layer in (*self.bottleneck, *self.gate):

@@ -6,8 +6,7 @@ matrix product with a constant right-hand side, which engines quantise best.
 
 Both eyes share the 1x1 convolutions and the projections W_Q, W_K, W_V, W_O, which carry no bias: in
 a softmax over keys a bias of the keys cancels out. The paper's P_0 W_p is a product of two learned
-tensors that only ever meet as a product, so it is stored as one. On a map of odd side the pools are
-padded by one, since an unpadded pool would never see the last row and column.
+tensors that only ever meet as a product, so it is stored as one.
 """
 
 from __future__ import annotations
@@ -93,8 +92,7 @@ class CASFM(nn.Module):
         symmetric: bool = False,
     ) -> None:
         super().__init__()
-        self.padding = size % _KERNEL
-        side = -(-size // _KERNEL)
+        self.stride, self.padding, side = _pooling(size)
         positions = side * side if positional_embedding == "spatial" else 1
         self.pool_factor = 1 / _KERNEL**2 if pool_factor == "literal" else 1.0
         self.project = nn.Conv2d(channels, width, 1)
@@ -131,8 +129,10 @@ class CASFM(nn.Module):
         return tokens
 
     def _mixed_pools(self, projected: Tensor, eye: Eye) -> Tensor:
-        maximum = F.max_pool2d(projected, _KERNEL, padding=self.padding)
-        average = F.avg_pool2d(projected, _KERNEL, padding=self.padding, count_include_pad=False)
+        maximum = F.max_pool2d(projected, _KERNEL, self.stride, self.padding)
+        average = F.avg_pool2d(
+            projected, _KERNEL, self.stride, self.padding, count_include_pad=False
+        )
         share = torch.sigmoid(self.lambda_(eye))
         mixed: Tensor = (share * maximum + (1 - share) * average) * self.pool_factor
         return mixed
@@ -146,3 +146,14 @@ class CASFM(nn.Module):
         both = left + right if self.symmetric else torch.cat([left, right], dim=2)
         fused: Tensor = self.fuse(both) + self.fuse_bias
         return fused
+
+
+def _pooling(size: int) -> tuple[int, int, int]:
+    """Returns stride and padding of the pools on a map of side `size`, and the side they leave.
+
+    Odd sides are padded, since an unpadded pool would never see the last row and column. A map of
+    side 2 is pooled step by step: one token would leave the attention nothing to choose from.
+    """
+    if size <= _KERNEL:
+        return 1, 1, size + 1
+    return _KERNEL, size % _KERNEL, -(-size // _KERNEL)

@@ -1,0 +1,134 @@
+"""`fundus-train fit`: train DMS-Net on a data set, by a preset or a config file.
+
+The patients are split before anything else; the split's ids are stored in every checkpoint. A run
+that was interrupted goes on with --resume and ends with the same numbers.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fundus_training.commands.inputs import positive_int, require_device
+
+if TYPE_CHECKING:
+    from fundus_training.presets import RunConfig
+
+__all__ = ["add_parser", "run"]
+
+_LOG = logging.getLogger(__name__)
+
+_PRESETS = ("paper", "paper-448", "edge", "tiny")
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add the command's parser, whose `run` default is the function below."""
+    parser = subparsers.add_parser(
+        "fit",
+        help="train a model",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--data", type=Path, metavar="DIR", help="data set, or its annotation file")
+    parser.add_argument("--preset", choices=_PRESETS, default="edge", help="default: %(default)s")
+    parser.add_argument("--config", type=Path, metavar="FILE", help="JSON over the preset's values")
+    parser.add_argument("--out", type=Path, metavar="RUN", help="folder of the run; it is made")
+    parser.add_argument("--init-weights", type=Path, metavar="FILE", help="pretrained trunk")
+    parser.add_argument("--epochs", type=positive_int, metavar="N", help="instead of the preset's")
+    parser.add_argument("--limit", type=positive_int, metavar="N", help="use N patients")
+    parser.add_argument(
+        "--classes", metavar="A,B,...", help="label columns of a plain CSV, in this order"
+    )
+    parser.add_argument(
+        "--no-regularisation",
+        action="store_true",
+        help="augmentation, dropout, decay, smoothing and averaging off: can the model fit at all?",
+    )
+    parser.add_argument("--resume", action="store_true", help="go on with the run in --out")
+    parser.add_argument("--force", action="store_true", help="start anew in a folder with a run")
+    parser.add_argument("--device", default="auto", help="cpu, cuda or auto (default)")
+    parser.add_argument("--cache-dir", type=Path, metavar="DIR", help="where crops are cached")
+    parser.add_argument("--dump-config", action="store_true", help="print what would run, and stop")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Train and print where the checkpoints are.
+
+    Raises:
+        FundusError: config, data, weights or folder cannot be used as asked.
+    """
+    from fundus_training.data.records import limit_records, load_records
+    from fundus_training.errors import ConfigError
+    from fundus_training.fit import Fit
+
+    config = _config(args)
+    if args.dump_config:
+        print(json.dumps(config.to_dict(), indent=2))
+        return 0
+    if args.data is None or args.out is None:
+        raise ConfigError("fit needs --data and --out (only --dump-config does without)")
+    _require_usable(args.out, resume=args.resume, force=args.force)
+    device = _device(args.device)
+    classes = args.classes.split(",") if args.classes else None
+    data = load_records(args.data, classes)
+    if args.limit is not None:
+        data = limit_records(data, args.limit)
+    if args.init_weights is None and not args.resume:
+        _LOG.warning("no --init-weights: the trunk starts from random numbers")
+    fit = Fit(
+        config,
+        data,
+        args.out,
+        device=device,
+        init_weights=args.init_weights,
+        cache_dir=args.cache_dir,
+    )
+    result = fit.run(resume=args.resume)
+    best = max(result.history, key=lambda row: row["val_score"])
+    print(
+        f"{result.best} ({result.best.stat().st_size / 1e6:.1f} MB): epoch {best['epoch']:.0f} of "
+        f"{len(result.history)}, validation macro AUC {best['val_macro_auc']:.3f}, challenge score "
+        f"{best['val_challenge_final']:.3f} before calibration\n"
+        f"next: fundus-train calibrate --checkpoint {result.best} --data {args.data}"
+    )
+    return 0
+
+
+def _config(args: argparse.Namespace) -> RunConfig:
+    from fundus_training.errors import ConfigError
+    from fundus_training.presets import RunConfig, preset
+
+    config = preset(args.preset)
+    if args.config is not None:
+        try:
+            values = json.loads(args.config.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"{args.config} cannot be read as JSON: {error}") from error
+        config = RunConfig.from_dict(values, base=config)
+    if args.epochs is not None:
+        config = config.with_train(epochs=args.epochs)
+    return config.unregularised() if args.no_regularisation else config
+
+
+def _device(asked: str) -> str:
+    import torch
+
+    if asked == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    require_device(asked)
+    return asked
+
+
+def _require_usable(out: Path, *, resume: bool, force: bool) -> None:
+    from fundus_training.errors import ConfigError
+
+    has_run = (out / "state.safetensors").exists() or (out / "best.safetensors").exists()
+    if has_run and not resume and not force:
+        raise ConfigError(
+            f"{out} holds a run already; go on with --resume, start anew with --force, "
+            "or choose another --out"
+        )

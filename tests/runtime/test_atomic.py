@@ -31,9 +31,14 @@ def test_failure_inside_leaves_everything_as_it_was(
 ) -> None:
     target = tmp_path / "out.txt"
     write(target, "before")
-    with pytest.raises(error), atomic_text(target, force=True) as stream:
-        stream.write("half of")
-        raise error
+
+    def fail_halfway() -> None:
+        with atomic_text(target, force=True) as stream:
+            stream.write("half of")
+            raise error
+
+    with pytest.raises(error):
+        fail_halfway()
     assert target.read_text() == "before"
     assert list(tmp_path.iterdir()) == [target]
 
@@ -50,12 +55,14 @@ def test_existing_file_is_replaced_only_with_force(tmp_path: Path) -> None:
 
 def test_file_that_appears_meanwhile_is_kept(tmp_path: Path) -> None:
     target = tmp_path / "out.txt"
-    with (
-        pytest.raises(ResultError, match="exists already"),
-        atomic_text(target, force=False) as stream,
-    ):
-        stream.write("ours")
-        target.write_text("theirs")
+
+    def write_while_another_does() -> None:
+        with atomic_text(target, force=False) as stream:
+            stream.write("ours")
+            target.write_text("theirs")
+
+    with pytest.raises(ResultError, match="exists already"):
+        write_while_another_does()
     assert target.read_text() == "theirs"
     assert list(tmp_path.iterdir()) == [target]
 

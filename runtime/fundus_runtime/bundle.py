@@ -68,12 +68,14 @@ class Bundle:
             BundleTamperedError: a file is missing, altered, unknown or a link.
         """
         folder = default_bundle() if path is None else Path(path)
-        data = _read_manifest(folder)
         try:
-            manifest = parse_manifest(data)
-        except BundleError as error:
-            raise BundleError(f"{folder / MANIFEST_NAME}: {error}") from error
-        graphs = _verified_graphs(folder, manifest)
+            data = _read_manifest(folder)
+            manifest = _parsed(data, folder)
+            graphs = _verified_graphs(folder, manifest)
+        except OSError as error:
+            raise BundleError(
+                f"bundle {folder} cannot be read: {error}; check its rights"
+            ) from error
         sha256 = sha256_hex(data)
         return cls(folder, manifest, sha256, _trust(manifest.name, sha256), graphs)
 
@@ -144,10 +146,14 @@ def _read_manifest(folder: Path) -> bytes:
             f"bundle {folder}: {MANIFEST_NAME} has {size} bytes, expected at most "
             f"{_MAX_MANIFEST_BYTES}; it is no manifest"
         )
+    return file.read_bytes()
+
+
+def _parsed(data: bytes, folder: Path) -> Manifest:
     try:
-        return file.read_bytes()
-    except OSError as error:
-        raise BundleError(f"bundle {folder}: {MANIFEST_NAME} cannot be read: {error}") from error
+        return parse_manifest(data)
+    except BundleError as error:
+        raise BundleError(f"{folder / MANIFEST_NAME}: {error}") from error
 
 
 def _verified_graphs(folder: Path, manifest: Manifest) -> dict[str, bytes]:
@@ -175,7 +181,7 @@ def _verified_graphs(folder: Path, manifest: Manifest) -> dict[str, bytes]:
 
 def _files_of(folder: Path) -> Iterator[str]:
     """POSIX names of all files, hidden ones too; links and special files are refused."""
-    for base, folders, files in os.walk(folder, onerror=_raise_walk_error):
+    for base, folders, files in os.walk(folder, onerror=_raise):
         for name in (*folders, *files):
             path = Path(base, name)
             inner = path.relative_to(folder).as_posix()
@@ -184,8 +190,8 @@ def _files_of(folder: Path) -> Iterator[str]:
                 yield inner
 
 
-def _raise_walk_error(error: OSError) -> None:
-    raise BundleError(f"bundle folder {error.filename} cannot be listed: {error}") from error
+def _raise(error: OSError) -> None:
+    raise error
 
 
 def _require_plain_file(path: Path, name: str, folder: Path) -> None:
@@ -200,15 +206,12 @@ def _require_plain_file(path: Path, name: str, folder: Path) -> None:
 
 def _verified(folder: Path, name: str, record: FileRecord, *, keep: bool) -> bytes | None:
     digest, size, chunks = hashlib.sha256(), 0, []
-    try:
-        with (folder / name).open("rb") as stream:
-            while chunk := stream.read(_CHUNK_BYTES):
-                digest.update(chunk)
-                size += len(chunk)
-                if keep:
-                    chunks.append(chunk)
-    except OSError as error:
-        raise BundleError(f"bundle {folder}: {name} cannot be read: {error}") from error
+    with (folder / name).open("rb") as stream:
+        while chunk := stream.read(_CHUNK_BYTES):
+            digest.update(chunk)
+            size += len(chunk)
+            if keep:
+                chunks.append(chunk)
     if (digest.hexdigest(), size) != (record.sha256, record.bytes):
         raise BundleTamperedError(
             f"bundle {folder}: {name} is not the file that {MANIFEST_NAME} lists: it has {size} "

@@ -238,6 +238,22 @@ def test_special_files_are_refused_without_waiting_for_them(bundle_copy: Path) -
         Bundle.open(bundle_copy)
 
 
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_unreadable_files_are_a_bundle_error(bundle_copy: Path) -> None:
+    (bundle_copy / ENCODER).chmod(0)
+    with pytest.raises(BundleError, match="cannot be read"):
+        Bundle.open(bundle_copy)
+
+
+def test_failing_disk_is_a_bundle_error(bundle_copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> int:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(bundle_module.hashlib, "sha256", fail)
+    with pytest.raises(BundleError, match=r"cannot be read: .*Input/output error"):
+        Bundle.open(bundle_copy)
+
+
 def test_huge_manifest_is_refused(bundle_copy: Path) -> None:
     with (bundle_copy / "manifest.json").open("ab") as stream:
         stream.truncate(17 * 1024 * 1024)

@@ -46,7 +46,8 @@ def _eye_lines(result: ExamResult) -> list[str]:
     lines = []
     for eye in EYES:
         part = result.eye(eye)
-        why = f"  {part.reason}: {part.hint}" if part.status != "ok" else ""
+        reason = f"{part.reason}: " if part.status == "ungradable" else ""
+        why = f"  {reason}{part.hint}" if part.status != "ok" else ""
         lines.append(f"{eye + ' eye':<10} {part.status}{why}")
     return lines + [f"warning    {warning}" for warning in result.warnings]
 

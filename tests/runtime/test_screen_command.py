@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fundus_runtime.commands.screen import _MAX_MEGAPIXELS, build_parser, main
+from fundus_runtime.commands.arguments import MAX_MEGAPIXELS
+from fundus_runtime.commands.screen import build_parser, main
 from fundus_runtime.photograph import DEFAULT_MAX_MEGAPIXELS
 from fundus_runtime.version import __version__
 
@@ -73,7 +74,7 @@ def test_limit_of_pixels_is_an_option(pair, shared_bundle, capsys) -> None:
     words = [*map(str, pair), "--bundle", str(shared_bundle), "--max-megapixels", "0.01"]
     assert main(words) == 1
     assert "the limit is 0.01" in capsys.readouterr().err
-    assert build_parser().parse_args([]).max_megapixels == DEFAULT_MAX_MEGAPIXELS == _MAX_MEGAPIXELS
+    assert build_parser().parse_args([]).max_megapixels == DEFAULT_MAX_MEGAPIXELS == MAX_MEGAPIXELS
 
 
 def test_operating_point_and_threads_are_options(pair, shared_bundle, capsys) -> None:

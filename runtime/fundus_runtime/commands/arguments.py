@@ -1,0 +1,163 @@
+"""What `fundus-screen` can be told, and which combinations make no sense.
+
+Nothing heavy is imported here, so that --help and a wrong command answer at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+
+from fundus_runtime.version import __version__
+
+__all__ = [
+    "MAX_MEGAPIXELS",
+    "PROGRAM",
+    "build_demo_parser",
+    "build_doctor_parser",
+    "build_parser",
+    "usage_problem",
+]
+
+PROGRAM = "fundus-screen"
+# the same as photograph.DEFAULT_MAX_MEGAPIXELS, which would bring OpenCV along
+MAX_MEGAPIXELS = 64.0
+
+_EPILOG = """\
+other commands:
+  fundus-screen doctor [--bundle DIR] [--json]   engines, GPU, CPU features, bundle, versions
+  fundus-screen demo --out DIR                   screen the photograph that comes with the package
+
+Without --bundle: $FUNDUS_BUNDLE, else the bundle that ships with the package.
+For research only. Not a medical device.
+"""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of `fundus-screen` without `doctor` and `demo`, which have their own."""
+    parser = argparse.ArgumentParser(
+        prog=PROGRAM,
+        description="Screen photographs of both eyes of a patient, offline.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        usage=f"{PROGRAM} LEFT RIGHT [options]\n"
+        f"       {PROGRAM} (--left-only FILE | --right-only FILE) [options]\n"
+        f"       {PROGRAM} --pairs DIR --csv OUT [--one-eye] [options]\n"
+        f"       {PROGRAM} doctor | demo",
+        allow_abbrev=False,
+    )
+    parser.add_argument("photographs", nargs="*", metavar="LEFT RIGHT", help="JPEG or PNG files")
+    parser.add_argument("--left-only", metavar="FILE", help="screen the left eye alone")
+    parser.add_argument("--right-only", metavar="FILE", help="screen the right eye alone")
+    parser.add_argument(
+        "--pairs", metavar="DIR", help="screen a folder of <id>_left.* and <id>_right.*"
+    )
+    parser.add_argument("--csv", metavar="OUT", help="with --pairs: the CSV file to write")
+    parser.add_argument(
+        "--one-eye",
+        action="store_true",
+        help="with --pairs: screen an eye whose partner is missing; never normal",
+    )
+    parser.add_argument("--report", metavar="FILE", help="also write an HTML page of the result")
+    parser.add_argument("--force", action="store_true", help="replace existing output files")
+    _add_model_options(parser)
+    parser.add_argument(
+        "--max-megapixels",
+        type=positive_number,
+        default=MAX_MEGAPIXELS,
+        metavar="N",
+        help="refuse larger photographs before decoding (default: %(default)g)",
+    )
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+    _add_version(parser)
+    return parser
+
+
+def build_doctor_parser() -> argparse.ArgumentParser:
+    """The parser of `fundus-screen doctor`."""
+    parser = argparse.ArgumentParser(
+        prog=f"{PROGRAM} doctor", description="Look at this machine and the bundle."
+    )
+    parser.add_argument("--bundle", metavar="DIR", help="the bundle to look at")
+    parser.add_argument("--json", action="store_true", help="print the findings as JSON")
+    _add_version(parser)
+    return parser
+
+
+def build_demo_parser() -> argparse.ArgumentParser:
+    """The parser of `fundus-screen demo`."""
+    parser = argparse.ArgumentParser(
+        prog=f"{PROGRAM} demo",
+        description="Screen the CC0 photograph that comes with the package; its mirror image "
+        "stands in for the right eye.",
+    )
+    parser.add_argument(
+        "--out", required=True, metavar="DIR", help="folder for result.json and report.html"
+    )
+    _add_model_options(parser)
+    _add_version(parser)
+    return parser
+
+
+def _add_model_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--bundle", metavar="DIR", help="the model bundle")
+    parser.add_argument(
+        "--operating-point", metavar="NAME", help="thresholds to use (default: the bundle's)"
+    )
+    parser.add_argument(
+        "--threads",
+        type=positive_integer,
+        metavar="N",
+        help="threads of the engine (default: the physical cores, at most 4)",
+    )
+
+
+def _add_version(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
+
+
+def positive_integer(text: str) -> int:
+    """A whole number of at least 1."""
+    try:
+        value = int(text)
+    except ValueError:
+        value = 0
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number of at least 1")
+    return value
+
+
+def positive_number(text: str) -> float:
+    """A finite number above 0."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not (math.isfinite(value) and value > 0):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number above 0")
+    return value
+
+
+def usage_problem(arguments: argparse.Namespace) -> str | None:
+    """What is wrong with the combination of arguments, or None."""
+    count = len(arguments.photographs)
+    modes = [
+        count > 0,
+        arguments.left_only is not None,
+        arguments.right_only is not None,
+        arguments.pairs is not None,
+    ]
+    if sum(modes) != 1:
+        return "give LEFT RIGHT, or --left-only FILE, or --right-only FILE, or --pairs DIR"
+    if count not in (0, 2):
+        return (
+            f"{count} photograph{'' if count == 1 else 's'} given, but a pair is LEFT RIGHT; "
+            "for one eye use --left-only FILE or --right-only FILE"
+        )
+    if (arguments.pairs is None) != (arguments.csv is None):
+        return "--pairs DIR and --csv OUT belong together"
+    if arguments.pairs is None and arguments.one_eye:
+        return "--one-eye belongs to --pairs"
+    if arguments.pairs is not None and arguments.report is not None:
+        return "--report is for one exam, not for --pairs"
+    return None

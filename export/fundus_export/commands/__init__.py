@@ -1,0 +1,1 @@
+"""The subcommands of `fundus-export`, one module each with `add_parser` and `run`."""

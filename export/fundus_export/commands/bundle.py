@@ -1,0 +1,143 @@
+"""`fundus-export bundle`: make of a calibrated checkpoint the bundle that a robot receives.
+
+The graphs are compared with the PyTorch model before anything is written: on the checkpoint's own
+validation patients when --data is given, else on the golden pairs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fundus_export.bundle_writer import PreparedPairs
+    from fundus_training.checkpoint import Checkpoint
+
+__all__ = ["add_parser", "run"]
+
+_LOG = logging.getLogger(__name__)
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add the command's parser, whose `run` default is the function below."""
+    parser = subparsers.add_parser(
+        "bundle",
+        help="write a bundle",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--checkpoint", type=Path, required=True, metavar="FILE")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="bundle's folder")
+    parser.add_argument("--precision", choices=("fp32",), default="fp32")
+    parser.add_argument("--data", type=Path, metavar="DIR", help="compare on real pairs of DIR")
+    parser.add_argument(
+        "--pairs", type=_positive, default=32, metavar="N", help="how many (default: %(default)s)"
+    )
+    parser.add_argument("--cache-dir", type=Path, metavar="DIR", help="where crops are cached")
+    parser.add_argument("--name", help="name of the bundle (default: the folder's)")
+    parser.add_argument("--bundle-version", default="0.1.0", metavar="V")
+    parser.add_argument(
+        "--evaluation",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="JSON",
+        help="report of `fundus-train evaluate --out`, for manifest and model card; repeatable",
+    )
+    parser.add_argument("--force", action="store_true", help="replace a bundle that is there")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Write the bundle and print what it is.
+
+    Raises:
+        FundusError: the checkpoint, the data or the folder cannot be used; nothing was written.
+    """
+    from fundus_export.bundle_writer import BundlePlan, write_bundle
+    from fundus_training.checkpoint import load_checkpoint
+
+    checkpoint = load_checkpoint(args.checkpoint)
+    plan = BundlePlan(
+        name=args.name or args.out.resolve().name,
+        bundle_version=args.bundle_version,
+        checkpoint=checkpoint,
+        checkpoint_bytes=args.checkpoint.read_bytes(),
+        pairs=None if args.data is None else _real_pairs(args, checkpoint),
+        evaluations=[_report(path, args.checkpoint) for path in args.evaluation],
+    )
+    bundle = write_bundle(plan, args.out, force=args.force)
+    parity = bundle.manifest.reported["parity"]
+    size_mb = sum(entry.bytes for entry in bundle.manifest.files.values()) / 1e6
+    print(
+        f"{args.out}: bundle {bundle.manifest.name} {bundle.manifest.version}, {size_mb:.1f} MB in "
+        f"{len(bundle.manifest.files) + 1} files, manifest sha256 {bundle.sha256}\n"
+        f"graphs and PyTorch differ by at most {parity['largest_probability_difference']:.1e} in a "
+        f"probability over {parity['pairs']} pairs ({parity['source']})"
+    )
+    return 0
+
+
+def _real_pairs(args: argparse.Namespace, checkpoint: Checkpoint) -> PreparedPairs:
+    """Preprocessed pairs of the checkpoint's validation patients, both eyes gradable."""
+    import numpy as np
+
+    from fundus_export.bundle_writer import PreparedPairs
+    from fundus_runtime.preprocess import normalise_crop
+    from fundus_training.data.crops import CropStore
+    from fundus_training.data.records import load_records
+    from fundus_training.data.splits import select_part
+    from fundus_training.errors import DataError
+
+    data = load_records(args.data, checkpoint.classes)
+    records = select_part(data.records, checkpoint.split, "val")
+    store = CropStore.open(records, checkpoint.spec, cache_dir=args.cache_dir)
+    rows = [
+        row
+        for row in (store.row_of(record.id) for record in records)
+        if store.is_gradable(row, "left") and store.is_gradable(row, "right")
+    ][: args.pairs]
+    if not rows:
+        raise DataError(f"no validation patient of {args.data} has two gradable photographs")
+    left, right = (
+        np.stack(
+            [
+                normalise_crop(crop.image, crop.mask, checkpoint.spec)
+                for crop in (store.crop(row, eye) for row in rows)
+                if crop is not None
+            ]
+        )
+        for eye in ("left", "right")
+    )
+    return PreparedPairs(left, right, f"validation patients of {args.data.resolve().name}")
+
+
+def _report(path: Path, checkpoint: Path) -> dict[str, Any]:
+    """An evaluation report, if it is of this checkpoint."""
+    from fundus_export.errors import ExportError
+    from fundus_runtime.canonical import sha256_of_file
+
+    try:
+        report = json.loads(path.read_text(encoding="utf-8"))
+        recorded = report["checkpoint"]["sha256"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ExportError(
+            f"{path} is no report of `fundus-train evaluate --out`: {error}"
+        ) from error
+    actual = sha256_of_file(checkpoint)
+    if recorded != actual:
+        raise ExportError(
+            f"{path} reports on a checkpoint {recorded[:12]} but {checkpoint} is {actual[:12]}; "
+            "evaluate this checkpoint again"
+        )
+    return dict(report)
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not positive")
+    return value

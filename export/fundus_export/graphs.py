@@ -1,0 +1,191 @@
+"""Encoder and head of a DMS-Net as two ONNX graphs with dynamic batch and inline weights.
+
+encoder: ``image`` N x 3 x S x S -> ``features`` N x C/2 x H x W, ``eye_logits`` N x K.
+head: ``features_left``, ``features_right``, ``left_present`` N, ``right_present`` N -> ``logits``
+N x K. All FP32; batch norms are folded; the opset is the one that was asked for.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import onnx
+import torch
+from onnx import checker
+from torch import Tensor, nn
+
+from fundus_export.errors import ExportError
+from fundus_runtime.backends.protocol import (
+    ENCODER_INPUTS,
+    ENCODER_OUTPUTS,
+    HEAD_INPUTS,
+    HEAD_OUTPUTS,
+)
+from fundus_training.models import DMSNet, folded_copy
+
+__all__ = ["OPSET", "GraphBytes", "export_graphs"]
+
+OPSET = 18
+
+
+@dataclass(frozen=True)
+class GraphBytes:
+    """Both graphs, serialised.
+
+    Attributes:
+        encoder: what one eye needs alone.
+        head: what both eyes need.
+        opset: operator set of both.
+    """
+
+    encoder: bytes
+    head: bytes
+    opset: int
+
+
+class _Encoder(nn.Module):
+    def __init__(self, model: DMSNet) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        features, logits = self.model.encode(image)
+        assert logits is not None  # export_graphs has checked it
+        return features, logits
+
+
+class _Head(nn.Module):
+    def __init__(self, model: DMSNet) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(
+        self, features_left: Tensor, features_right: Tensor, left: Tensor, right: Tensor
+    ) -> Tensor:
+        return self.model.fuse(features_left, features_right, left, right)
+
+
+def export_graphs(model: DMSNet, *, opset: int = OPSET) -> GraphBytes:
+    """Export a trained model.
+
+    Args:
+        model: in any mode; it is left as it is.
+        opset: ONNX operator set of both graphs.
+
+    Raises:
+        ExportError: the model has no per-eye outputs or an encoder for each eye, or the exporter
+            wrote something else than what was asked for.
+    """
+    _require_exportable(model)
+    folded = folded_copy(model).cpu()
+    # batch 2 while tracing: the exporter takes a batch of 1 for a constant
+    image = torch.zeros(2, 3, folded.config.image_size, folded.config.image_size)
+    features = torch.zeros(
+        2, folded.config.feature_channels, folded.config.grid, folded.config.grid
+    )
+    present = torch.ones(2)
+    encoder = _graph(_Encoder(folded), (image,), ENCODER_INPUTS, ENCODER_OUTPUTS, opset)
+    head_inputs = (features, features.clone(), present, present.clone())
+    head = _graph(_Head(folded), head_inputs, HEAD_INPUTS, HEAD_OUTPUTS, opset)
+    return GraphBytes(encoder, head, opset)
+
+
+def _require_exportable(model: DMSNet) -> None:
+    if not model.config.auxiliary_head:
+        raise ExportError(
+            "the model was trained with auxiliary_head off, but the runtime shows what each eye "
+            "says on its own; train with auxiliary_head on"
+        )
+    if not model.config.eyes_share_encoder:
+        raise ExportError(
+            "the model has another encoder for each eye (osim_weights 'per_eye', or one OSIM left "
+            "out), which is for ablations; a bundle holds one encoder for both eyes"
+        )
+
+
+def _graph(
+    module: nn.Module,
+    inputs: tuple[Tensor, ...],
+    input_names: Sequence[str],
+    output_names: Sequence[str],
+    opset: int,
+) -> bytes:
+    batch = torch.export.Dim("batch")
+    with _quiet_exporter():
+        program = torch.onnx.export(
+            module.eval(),
+            inputs,
+            dynamo=True,
+            opset_version=opset,
+            input_names=list(input_names),
+            output_names=list(output_names),
+            dynamic_shapes=tuple({0: batch} for _ in inputs),
+            verbose=False,
+        )
+    assert program is not None  # dynamo=True returns the program
+    graph = program.model_proto
+    _require_as_asked(graph, input_names, output_names, opset)
+    _forget_origin(graph)
+    return bytes(graph.SerializeToString(deterministic=True))
+
+
+@contextlib.contextmanager
+def _quiet_exporter() -> Iterator[None]:
+    """The exporter warns of its own workings and prints its steps, which help no user."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def _require_as_asked(
+    graph: onnx.ModelProto, inputs: Sequence[str], outputs: Sequence[str], opset: int
+) -> None:
+    checker.check_model(graph, full_check=True)
+    versions = {
+        entry.domain: entry.version for entry in graph.opset_import if _is_used(entry, graph)
+    }
+    if versions != {"": opset}:
+        raise ExportError(
+            f"opset {opset} was asked for but torch {torch.__version__} wrote {versions}; "
+            f"use opset {OPSET}"
+        )
+    names = [[value.name for value in side] for side in (graph.graph.input, graph.graph.output)]
+    if names != [list(inputs), list(outputs)]:
+        raise ExportError(f"the graph has the inputs and outputs {names}, not {inputs}, {outputs}")
+    if any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in graph.graph.initializer):
+        raise ExportError("weights lie outside the graph; models above 2 GB cannot be exported")
+
+
+def _is_used(entry: Any, graph: onnx.ModelProto) -> bool:
+    return any(node.domain == entry.domain for node in graph.graph.node)
+
+
+def _forget_origin(graph: onnx.ModelProto) -> None:
+    """Drop source paths and the exporter's notes: they differ between machines, weights do not."""
+    del graph.metadata_props[:]
+    del graph.graph.metadata_props[:]
+    for node in graph.graph.node:
+        del node.metadata_props[:]
+        node.doc_string = ""
+    for value in (*graph.graph.value_info, *graph.graph.input, *graph.graph.output):
+        del value.metadata_props[:]
+    for tensor in graph.graph.initializer:
+        del tensor.metadata_props[:]
+        tensor.doc_string = ""
+    del graph.functions[:]
+    used = {node.domain for node in graph.graph.node}
+    kept = [entry for entry in graph.opset_import if entry.domain in used]
+    del graph.opset_import[:]
+    graph.opset_import.extend(kept)

@@ -1,0 +1,144 @@
+"""Proof that the exported graphs answer as the PyTorch model does.
+
+Probabilities are compared after calibration, at batch 1 and 2, with both eyes and with either one
+absent, on preprocessed eyes N x 3 x S x S.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from fundus_export.errors import ExportError
+from fundus_runtime.backends.protocol import Backend
+from fundus_runtime.calibration import Calibration
+from fundus_training.models import DMSNet
+
+__all__ = [
+    "PROBABILITY_LIMIT",
+    "Answers",
+    "Parity",
+    "answers_of_graphs",
+    "answers_of_model",
+    "compare",
+]
+
+PROBABILITY_LIMIT = 1e-4
+
+Tensor = npt.NDArray[np.float32]
+_PRESENCE = ((1.0, 1.0), (1.0, 0.0), (0.0, 1.0))
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Logits of N pairs, N x K each.
+
+    Attributes:
+        left: the left eyes alone.
+        right: the right eyes alone.
+        both: the patients, both eyes present.
+        left_only: the patients without their right eye.
+        right_only: the patients without their left eye.
+    """
+
+    left: Tensor
+    right: Tensor
+    both: Tensor
+    left_only: Tensor
+    right_only: Tensor
+
+
+@dataclass(frozen=True)
+class Parity:
+    """How far the graphs are from the model.
+
+    Attributes:
+        pairs: pairs that were compared.
+        source: where they come from.
+        largest_probability_difference: over patients, eyes and absent eyes.
+        limit: what was allowed.
+        reference: the model's form that was compared with.
+    """
+
+    pairs: int
+    source: str
+    largest_probability_difference: float
+    limit: float = PROBABILITY_LIMIT
+    reference: str = "PyTorch FP32, batch norms not folded"
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain JSON values."""
+        return asdict(self)
+
+
+def answers_of_model(model: DMSNet, left: Tensor, right: Tensor) -> Answers:
+    """What PyTorch answers, pair by pair in evaluation mode."""
+    model.eval()
+    rows = []
+    with torch.inference_mode():
+        for one_left, one_right in zip(left, right, strict=True):
+            of_left = model.encode(torch.from_numpy(one_left[None]), "left")
+            of_right = model.encode(torch.from_numpy(one_right[None]), "right")
+            assert of_left.logits is not None
+            assert of_right.logits is not None
+            fused = [
+                model.fuse(of_left.features, of_right.features, _flag(a), _flag(b))
+                for a, b in _PRESENCE
+            ]
+            rows.append([t.numpy() for t in (of_left.logits, of_right.logits, *fused)])
+    return Answers(*(np.concatenate(column) for column in zip(*rows, strict=True)))
+
+
+def answers_of_graphs(backend: Backend, left: Tensor, right: Tensor) -> Answers:
+    """What the graphs answer: eyes at batch 2 and, for every second pair, one by one."""
+    rows = []
+    for index, (one_left, one_right) in enumerate(zip(left, right, strict=True)):
+        if index % 2:
+            features, logits = backend.encode(np.stack([one_left, one_right]))
+        else:
+            parts = [backend.encode(eye[None]) for eye in (one_left, one_right)]
+            features = np.concatenate([part.features for part in parts])
+            logits = np.concatenate([part.logits for part in parts])
+        fused = [
+            backend.fuse(features[:1], features[1:], *np.array([[a], [b]], dtype=np.float32))
+            for a, b in _PRESENCE
+        ]
+        rows.append([logits[:1], logits[1:], *fused])
+    return Answers(*(np.concatenate(column) for column in zip(*rows, strict=True)))
+
+
+def compare(
+    expected: Answers, came: Answers, patient: Calibration, eye: Calibration, *, source: str
+) -> Parity:
+    """The largest difference of any calibrated probability.
+
+    Raises:
+        ExportError: it is above `PROBABILITY_LIMIT`.
+    """
+    largest = 0.0
+    for name, calibration in (
+        ("left", eye),
+        ("right", eye),
+        ("both", patient),
+        ("left_only", patient),
+        ("right_only", patient),
+    ):
+        difference = calibration.apply(getattr(expected, name)) - calibration.apply(
+            getattr(came, name)
+        )
+        largest = max(largest, float(np.abs(difference).max()))
+    if not largest <= PROBABILITY_LIMIT:
+        raise ExportError(
+            f"the graphs differ from the PyTorch model by {largest:.2e} in a probability over "
+            f"{len(expected.both)} pairs, {PROBABILITY_LIMIT:.0e} is allowed; this is a fault of "
+            "the export, please report it with the checkpoint's config"
+        )
+    return Parity(len(expected.both), source, largest)
+
+
+def _flag(value: float) -> torch.Tensor:
+    return torch.tensor([value])

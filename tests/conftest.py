@@ -6,14 +6,20 @@ import os
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 import fundus_runtime
 import fundus_runtime._native
 
 # The same examples on every run and no deadline: a test must not fail because its machine is slow
 # or its luck bad. HYPOTHESIS_PROFILE=explore looks for new counterexamples.
-settings.register_profile("fundus", deadline=None, derandomize=True, print_blob=True)
+settings.register_profile(
+    "fundus",
+    deadline=None,
+    derandomize=True,
+    print_blob=True,
+    suppress_health_check=[HealthCheck.too_slow],
+)
 settings.register_profile("explore", deadline=None, max_examples=1000, print_blob=True)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fundus"))
 

@@ -72,19 +72,19 @@ def _model(checkpoint: Checkpoint) -> list[str]:
 
 
 def _training(checkpoint: Checkpoint) -> list[str]:
-    training, split = checkpoint.training, checkpoint.split
-    positives = training.get("positives_in_train", {})
-    rows = [f"| {letter} | {count} |" for letter, count in positives.items()]
+    split = checkpoint.split
+    positives = checkpoint.training.get("positives_in_train", {})
+    rows = [
+        f"| {letter} {name} | {positives[letter]} |"
+        for letter, name in _named(checkpoint.classes).items()
+        if letter in positives
+    ]
     return [
         "## Training data",
         "",
-        "ODIR-5K photographs of both eyes" if _is_odir(training) else "The user's own data set",
-        f"({training.get('data_layout', 'layout unknown')}), split by patient before any "
-        f"augmentation: {len(split.train)} patients to train, {len(split.val)} to validate, "
-        f"{len(split.test)} kept for a test. The collection states no licence and is offered for "
-        "research; these weights are offered for research only."
-        if _is_odir(training)
-        else f"split by patient: {len(split.train)}, {len(split.val)} and {len(split.test)}.",
+        f"{_collection(checkpoint.training)} Patients were split before any augmentation: "
+        f"{len(split.train)} to train, {len(split.val)} to validate, {len(split.test)} kept for a "
+        "test.",
         "",
         "| class | patients in training |",
         "|---|---|",
@@ -92,8 +92,14 @@ def _training(checkpoint: Checkpoint) -> list[str]:
     ]
 
 
-def _is_odir(training: Mapping[str, Any]) -> bool:
-    return "odir" in str(training.get("data_layout", ""))
+def _collection(training: Mapping[str, Any]) -> str:
+    layout = str(training.get("data_layout", "unknown"))
+    if "odir" not in layout:
+        return f"The user's own data set (layout {layout}); its terms apply to these weights."
+    return (
+        f"ODIR-5K, photographs of both eyes (layout {layout}). The collection states no licence "
+        "and is offered for research, and so are these weights."
+    )
 
 
 def _evaluation(report: Mapping[str, Any], classes: ClassList) -> list[str]:
@@ -110,9 +116,9 @@ def _labelled(report: Mapping[str, Any], classes: ClassList) -> list[str]:
     lines = [
         f"## On {data['patients']} {_SPLIT_WORDS.get(split, split)} patients",
         "",
-        _SPLIT_CAUTION.get(split, ""),
-        f"Probabilities are {report['probabilities']}; intervals are 95 % bootstrap intervals over "
-        f"{report['bootstrap']['resamples']} resamples of patients.",
+        f"{_SPLIT_CAUTION.get(split, '')} Probabilities are {report['probabilities']}; intervals "
+        f"are 95 % bootstrap intervals over {report['bootstrap']['resamples']} resamples of "
+        "patients.",
         "",
         "| figure | value | 95 % interval |",
         "|---|---|---|",

@@ -11,7 +11,7 @@ import logging
 import sys
 from collections.abc import Sequence
 
-from fundus_runtime.errors import FundusError
+from fundus_runtime.errors import FundusError, UsageError
 from fundus_runtime.version import __version__
 from fundus_training.commands import calibrate, evaluate, fit
 
@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return int(args.run(args))
     except FundusError as error:
         print(f"fundus-train: {error}", file=sys.stderr)
-        return 1
+        return 2 if isinstance(error, UsageError) else 1
     except KeyboardInterrupt:
         print("fundus-train: interrupted; finished epochs are kept", file=sys.stderr)
         return 1

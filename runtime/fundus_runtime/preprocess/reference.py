@@ -22,7 +22,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from fundus_runtime.errors import ImageError, UngradableError
+from fundus_runtime.errors import ImageError, UngradableError, UsageError
 from fundus_runtime.preprocess.field_of_view import FieldOfView, find_field_of_view
 from fundus_runtime.preprocess.spec import PreprocessSpec
 
@@ -126,8 +126,11 @@ def crop_eye(
     Raises:
         ImageError: `frame` is not an H x W x 3 array of 8 bits, or too small.
         UngradableError: no field of view was found, or it is too small to resample.
+        UsageError: `color` is neither of the two.
     """
     _require_frame(frame)
+    if color not in ("rgb", "bgr"):
+        raise UsageError(f"color is {color!r}, expected 'rgb' or 'bgr'")
     disc = find_field_of_view(frame)
     if 2 * min(disc.radius_x_px, disc.radius_y_px) < _MIN_DISC_PX:
         raise UngradableError(

@@ -10,7 +10,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -23,6 +22,7 @@ Illumination = Literal["subtract", "divide", "none"]
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+_FP32_MAX = 3.4e38
 
 
 @dataclass(frozen=True)
@@ -88,6 +88,10 @@ class PreprocessSpec:
             object.__setattr__(self, name, _finite(name, getattr(self, name)))
         for name in ("mean", "std"):
             object.__setattr__(self, name, _three_floats(name, getattr(self, name)))
+        if not 0 <= self.illumination_constant <= 255:
+            raise SpecError(
+                f"illumination_constant is {self.illumination_constant}, expected 0 to 255"
+            )
         if self.illumination_gain <= 0 or min(self.std) <= 0:
             raise SpecError("illumination_gain and every std must be greater than 0")
 
@@ -150,8 +154,9 @@ def _require_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
 
 
 def _finite(name: str, value: object) -> float:
-    if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
-        raise SpecError(f"{name} is {value!r}, expected a finite number")
+    # the comparison is false for NaN, and exact for whole numbers beyond any float
+    if isinstance(value, bool) or not (isinstance(value, int | float) and abs(value) <= _FP32_MAX):
+        raise SpecError(f"{name} is {value!r}, expected a finite FP32 number")
     return float(value)
 
 

@@ -22,6 +22,10 @@ DEFAULT_MAX_MEGAPIXELS = 64.0
 MIN_SIDE_PX = 64
 # Above any photograph within the pixel limit; keeps a wrong path from filling the memory.
 _MAX_FILE_BYTES = 512 * 1024 * 1024
+# Out of data, OpenCV's JPEG decoder paints the rest of the picture in this grey and calls it a
+# success.
+_JPEG_FILLER = 128
+_FILLED_CORNER_PX = 4
 # Channels that agree everywhere over this range are a picture without colour, not a dark frame.
 _COLOURLESS_RANGE = 32
 
@@ -66,6 +70,7 @@ def decode_photograph(
     header = read_header(data, name=name)
     _refuse_unusable(header, name, max_megapixels)
     pixels = _decode(data, header, name)
+    _refuse_filled_up(pixels, header, name)
     rgb = _turned_upright(_rgb_from_decoded(pixels, name), header.orientation)
     _refuse_colourless(rgb, name)
     return rgb
@@ -137,6 +142,16 @@ def _decode(data: bytes, header: ImageHeader, name: str) -> _RGBFrame:
             f"{pixels.shape[1]}x{pixels.shape[0]} of {pixels.dtype}; it is damaged"
         )
     return np.asarray(pixels, dtype=np.uint8)
+
+
+def _refuse_filled_up(pixels: _RGBFrame, header: ImageHeader, name: str) -> None:
+    """Refuse a JPEG whose data end before its picture does, though an end marker follows them."""
+    corner = pixels[-_FILLED_CORNER_PX:, -_FILLED_CORNER_PX:]
+    if header.format == "JPEG" and bool((corner == _JPEG_FILLER).all()):
+        raise ImageError(
+            f"{name} is cut short or damaged: its data end before its picture does; "
+            "copy it again from the camera"
+        )
 
 
 def _rgb_from_decoded(pixels: _RGBFrame, name: str) -> _RGBFrame:

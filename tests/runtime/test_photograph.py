@@ -196,6 +196,13 @@ def test_truncated_files_are_refused_wherever_the_cut_is(extension: str, share: 
         decode(data[: int(len(data) * share)])
 
 
+@pytest.mark.parametrize("share", [0.6, 0.75, 0.9])
+def test_jpeg_cut_short_is_refused_though_it_has_an_end_marker(share: float) -> None:
+    data = jpeg()
+    with pytest.raises(ImageError, match="its data end before its picture does"):
+        decode(data[: int(len(data) * share)] + b"\xff\xd9")
+
+
 def test_jpeg_without_only_its_last_byte_is_refused() -> None:
     with pytest.raises(ImageError, match="cut short"):
         decode(jpeg()[:-1])

@@ -22,11 +22,22 @@ __all__ = ["atomic_text", "require_writable"]
 def require_writable(path: str | Path, *, force: bool) -> Path:
     """Check, before any work, that a file can be written later.
 
+    Returns:
+        The file to write; where `path` is a link, what it leads to.
+
     Raises:
-        ResultError: the file exists and `force` is not given, or its folder is missing or cannot
-            be written.
+        ResultError: the file exists and `force` is not given, it is no ordinary file, or its folder
+            is missing or cannot be written.
     """
-    target = Path(path)
+    try:
+        return _writable(Path(path).resolve() if Path(path).is_symlink() else Path(path), force)
+    except OSError as error:
+        raise ResultError(
+            f"{path} cannot be written: {error.strerror or error}; choose another name"
+        ) from error
+
+
+def _writable(target: Path, force: bool) -> Path:
     folder = target.parent
     if target.is_dir():
         raise ResultError(f"{target} is a folder; give the name of a file to write")
@@ -34,6 +45,8 @@ def require_writable(path: str | Path, *, force: bool) -> Path:
         raise ResultError(f"the folder {folder} does not exist, so {target.name} cannot be written")
     if not os.access(folder, os.W_OK | os.X_OK):
         raise ResultError(f"the folder {folder} cannot be written; choose another or its rights")
+    if target.exists() and not target.is_file():
+        raise ResultError(f"{target} is no ordinary file, so it cannot be replaced; name a file")
     if target.exists() and not force:
         raise ResultError(f"{target} exists already; choose another name or give --force")
     return target

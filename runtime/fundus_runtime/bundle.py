@@ -107,7 +107,7 @@ def default_bundle() -> Path:
         BundleError: none of the three is there.
     """
     if named := os.environ.get(BUNDLE_VARIABLE):
-        if not Path(named).is_dir():
+        if not _is_folder(Path(named)):
             raise BundleError(
                 f"${BUNDLE_VARIABLE} is {named!r}, which is no folder; "
                 "set it to a bundle's folder or unset it"
@@ -122,6 +122,13 @@ def default_bundle() -> Path:
         f"no bundle: none was given, ${BUNDLE_VARIABLE} is not set, and the shipped one is neither "
         f"at {looked}; give one with --bundle DIR or set ${BUNDLE_VARIABLE}"
     )
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:  # a name that is too long, or a folder above that may not be entered
+        return False
 
 
 def _shipped_places() -> tuple[Path, Path]:

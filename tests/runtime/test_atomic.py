@@ -72,6 +72,22 @@ def test_impossible_places_are_refused_at_once(tmp_path: Path) -> None:
         require_writable(tmp_path / "none" / "out.txt", force=False)
     with pytest.raises(ResultError, match="is a folder"):
         require_writable(tmp_path, force=True)
+    with pytest.raises(ResultError, match=r"cannot be written: .*long"):
+        require_writable(tmp_path / ("a" * 300), force=False)
+
+
+def test_device_or_pipe_is_never_replaced(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for place in (tmp_path / "pipe", Path("/dev/null")):
+        with pytest.raises(ResultError, match="no ordinary file"):
+            write(place, "text", force=True)
+
+
+def test_link_stays_and_what_it_leads_to_is_written(tmp_path: Path) -> None:
+    (tmp_path / "link.txt").symlink_to("file.txt")
+    write(tmp_path / "link.txt", "text")
+    assert (tmp_path / "link.txt").is_symlink()
+    assert (tmp_path / "file.txt").read_text() == "text"
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")

@@ -281,9 +281,10 @@ def test_environment_names_the_default_bundle(
     monkeypatch.setenv("FUNDUS_BUNDLE", str(shared_bundle))
     assert default_bundle() == shared_bundle
     assert Bundle.open().path == shared_bundle
-    monkeypatch.setenv("FUNDUS_BUNDLE", str(shared_bundle / "none"))
-    with pytest.raises(BundleError, match=r"\$FUNDUS_BUNDLE is .* which is no folder"):
-        default_bundle()
+    for name in ("none", "a" * 300):
+        monkeypatch.setenv("FUNDUS_BUNDLE", str(shared_bundle / name))
+        with pytest.raises(BundleError, match=r"\$FUNDUS_BUNDLE is .* which is no folder"):
+            default_bundle()
 
 
 def test_explicit_path_wins_over_the_environment(

@@ -180,6 +180,8 @@ def test_folder_without_pairs_is_refused_by_name(folder, run, capsys) -> None:
     assert "holds no photographs of pairs (1 other files)" in capsys.readouterr().err
     with pytest.raises(UsageError, match="is no folder"):
         find_pairs(folder / "none")
+    with pytest.raises(UsageError, match=r"is no folder that can be read \(File name too long\)"):
+        find_pairs(folder / ("a" * 300))
 
 
 def test_sidecars_hidden_files_and_folders_are_no_eyes(folder, draw, write) -> None:

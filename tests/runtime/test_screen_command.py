@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -214,3 +215,39 @@ def test_demo_refuses_an_impossible_folder(shared_bundle, tmp_path: Path, capsys
     out = tmp_path / "file" / "demo"
     assert main(["demo", "--out", str(out), "--bundle", str(shared_bundle)]) == 1
     assert "cannot be made" in capsys.readouterr().err
+
+
+def test_terminal_without_unicode_gets_escapes(shared_bundle, tmp_path) -> None:
+    words = ["demo", "--out", str(tmp_path / "demo"), "--bundle", str(shared_bundle)]
+    command = [sys.executable, "-m", "fundus_runtime.commands.screen", *words]
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0, done.stderr
+    assert r"Mikael H\xe4ggstr\xf6m" in done.stdout
+
+
+def test_json_is_ascii_whatever_the_file_names_are(pair, shared_bundle, tmp_path, capsys) -> None:
+    pair[0].rename(tmp_path / "1_left.png")
+    out = os.fsdecode(os.fsencode(tmp_path) + b"/\xff \xc3\xbc.csv")
+    words = ["--pairs", str(tmp_path), "--csv", out, "--json"]
+    assert main([*words, "--bundle", str(shared_bundle)]) == 0
+    printed = capsys.readouterr().out
+    assert printed.isascii()
+    assert json.loads(printed)["csv"] == out
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here")
+def test_full_standard_output_is_one_line_and_no_traceback(shared_bundle) -> None:
+    command = [sys.executable, "-m", "fundus_runtime.commands.screen", "doctor"]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [*command, "--bundle", str(shared_bundle)],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 1
+    assert "standard output cannot be written: No space left" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "Exception ignored" not in done.stderr

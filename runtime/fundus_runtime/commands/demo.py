@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import sys
 from dataclasses import replace
 from importlib import resources
 from pathlib import Path
@@ -13,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from fundus_runtime.atomic import atomic_text
+from fundus_runtime.commands.output import print_text
 from fundus_runtime.errors import ResultError
 from fundus_runtime.photograph import decode_photograph
 from fundus_runtime.report import write_report
@@ -49,7 +49,7 @@ def run_demo(arguments: argparse.Namespace) -> int:
         json.dump(result.to_dict(), stream, indent=2, ensure_ascii=False, allow_nan=False)
         stream.write("\n")
     write_report(result, left, right, out / "report.html", force=True)
-    sys.stdout.write(format_result(result) + "\n")
+    print_text(format_result(result))
     for name in ("result.json", "report.html"):
         _log.info("wrote %s (%d kB)", out / name, (out / name).stat().st_size // 1000)
     return 0

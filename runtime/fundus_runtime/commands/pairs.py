@@ -22,6 +22,7 @@ from fundus_runtime.labels import EYES, Eye
 from fundus_runtime.prepared import PreparedEye
 from fundus_runtime.result import ExamResult
 from fundus_runtime.screener import Screener
+from fundus_runtime.version import __version__
 
 __all__ = [
     "EXTRA_COLUMNS",
@@ -84,13 +85,11 @@ def find_pairs(folder: str | Path) -> PairFolder:
     Raises:
         UsageError: the folder is missing, or no file in it is named like a photograph of a pair.
     """
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise UsageError(f"{folder} is no folder; give a folder of <id>_left.* and <id>_right.*")
+    paths = _files_of(Path(folder))
     images: dict[str, PairFiles] = {}
     elsewhere: list[tuple[str, Eye, Path]] = []
     others = 0
-    for path in sorted(folder.iterdir()):
+    for path in paths:
         match = None if path.name.startswith(".") else _NAME.fullmatch(path.name)
         if match is None:
             others += 1
@@ -113,6 +112,16 @@ def find_pairs(folder: str | Path) -> PairFolder:
         )
     ordered = sorted(images.values(), key=lambda pair: _natural_key(pair.id))
     return PairFolder(tuple(ordered), others)
+
+
+def _files_of(folder: Path) -> list[Path]:
+    try:
+        return sorted(folder.iterdir())
+    except OSError as error:
+        raise UsageError(
+            f"{folder} is no folder that can be read ({error.strerror or error}); "
+            "give a folder of <id>_left.* and <id>_right.*"
+        ) from error
 
 
 def screen_pairs(
@@ -224,6 +233,7 @@ def _row(screener: Screener, pair: PairFiles, prepared: _Prepared) -> Row:
         "pair": pair.id,
         "operating_point": screener.operating_point.name,
         "bundle_sha256": screener.bundle.sha256,
+        "package_version": __version__,
     }
     if prepared.refusal is not None:
         # a pair that could not be screened is referred, like every other that is not normal
@@ -244,7 +254,6 @@ def _row_of_result(result: ExamResult) -> Row:
         "findings": "" if ungradable else " ".join(result.findings),
         "warnings": "; ".join(result.warnings),
         "latency_ms": f"{result.time_ms['total'] or 0.0:.2f}",
-        "package_version": result.package_version,
     }
     for eye in EYES:
         row[f"{eye}_status"] = result.eye(eye).status

@@ -7,9 +7,7 @@ there is a result (an ungradable exam is one), 1 that there is none, 2 that the 
 from __future__ import annotations
 
 import argparse
-import json
 import logging
-import os
 import signal
 import sys
 import threading
@@ -26,6 +24,7 @@ from fundus_runtime.commands.arguments import (
     build_parser,
     usage_problem,
 )
+from fundus_runtime.commands.output import json_text, print_text
 from fundus_runtime.errors import FundusError, UsageError
 
 if TYPE_CHECKING:
@@ -58,9 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             _log.error("interrupted; nothing was written")
             return _INTERRUPTED
         except BrokenPipeError:
-            # the reader of our output went away; a second error at shutdown would only add noise
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return 1
+            return 1  # the reader of our output went away, and needs no message
 
 
 def _dispatch(words: Sequence[str]) -> int:
@@ -134,9 +131,7 @@ def _screen_exam(arguments: argparse.Namespace) -> int:
 
         write_report(result, left_frame, right_frame, arguments.report, force=arguments.force)
         _log.info("wrote %s", arguments.report)
-    text = _json_text(result.to_dict()) if arguments.json else format_result(result)
-    sys.stdout.write(text + "\n")
-    sys.stdout.flush()
+    print_text(json_text(result.to_dict()) if arguments.json else format_result(result))
     return 0
 
 
@@ -176,7 +171,7 @@ def _screen_folder(arguments: argparse.Namespace) -> int:
     size = Path(arguments.csv).stat().st_size
     text = "{csv}: {pairs} pairs, {ok} ok, {ungradable} ungradable, {refused} refused"
     line = text.format(**summary) + f" ({size / 1000:.1f} kB)"
-    sys.stdout.write((_json_text(summary) if arguments.json else line) + "\n")
+    print_text(json_text(summary) if arguments.json else line)
     return 0
 
 
@@ -211,13 +206,8 @@ def _doctor(arguments: argparse.Namespace) -> int:
     from fundus_runtime.doctor import examine, format_findings
 
     findings = examine(arguments.bundle)
-    text = _json_text(findings) if arguments.json else format_findings(findings)
-    sys.stdout.write(text + "\n")
+    print_text(json_text(findings) if arguments.json else format_findings(findings))
     return 0
-
-
-def _json_text(values: object) -> str:
-    return json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False)
 
 
 if __name__ == "__main__":

@@ -95,7 +95,8 @@ class ClassDecision:
         probability: calibrated.
         threshold: of the operating point.
         rule: how the threshold was chosen.
-        present: the probability is at or above the threshold.
+        present: the probability is at or above the threshold; never for the normal class of an
+            ungradable exam.
     """
 
     probability: float

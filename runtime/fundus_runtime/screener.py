@@ -243,21 +243,22 @@ class Screener:
         time_ms: Mapping[str, float | None],
     ) -> ExamResult:
         thresholds, rules = self._point.threshold_of, self._point.rule_of
-        decision = decide(
-            probabilities,
-            thresholds,
-            self._manifest.classes,
-            complete=left.status == "ok" and right.status == "ok",
-        )
+        classes = self._manifest.classes
+        complete = left.status == "ok" and right.status == "ok"
+        decision = decide(probabilities, thresholds, classes, complete=complete)
         return ExamResult(
             outcome=decision.outcome,
             refer=decision.refer,
             findings=decision.findings,
-            classes=self._manifest.classes,
+            classes=classes,
             operating_point=self._point.name,
             decisions={
                 letter: ClassDecision(
-                    value, thresholds[letter], rules[letter], value >= thresholds[letter]
+                    value,
+                    thresholds[letter],
+                    rules[letter],
+                    # one eye can show a finding, but never that the patient is normal
+                    value >= thresholds[letter] and (complete or letter != classes.normal),
                 )
                 for letter, value in probabilities.items()
             },

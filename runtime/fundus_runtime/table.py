@@ -55,7 +55,9 @@ def _eye_lines(result: ExamResult) -> list[str]:
 def _class_lines(result: ExamResult) -> list[str]:
     width = max(len(name) for name in result.classes.names)
     mark = max(len(letter) for letter in result.classes.letters)
-    head = f"{'':<{mark}}  {'class':<{width}}  patient  threshold    left   right"
+    both = result.outcome != "ungradable"
+    whose = "patient" if both else "one eye"
+    head = f"{'':<{mark}}  {'class':<{width}}  {whose}  threshold    left   right"
     lines = [head, "-" * len(head)]
     for letter, one in result.decisions.items():
         eyes = "  ".join(_cell(result.eye(eye).probabilities.get(letter)) for eye in EYES)
@@ -66,6 +68,8 @@ def _class_lines(result: ExamResult) -> list[str]:
             f"  {one.threshold:9.3f}  {eyes}"
         )
     lines.append(f"* at or above the threshold of operating point {result.operating_point!r}")
+    if not both:
+        lines.append("  one eye alone was screened, which cannot make the exam normal")
     return lines
 
 

@@ -102,6 +102,11 @@ def test_only_normal_looks_and_reads_normal(screener, draw, outcome) -> None:
     assert ("<h1>Normal</h1>" in page) == normal
     assert ("do not refer" in table) == normal
     assert table.startswith(f"{outcome.upper()}  ->  {'do not ' if normal else ''}refer")
+    # of the four, N is above its threshold in the two that show two normal eyes, or one
+    row = next(line for line in table.splitlines() if line.startswith("N  "))
+    assert ("*" in row) == normal
+    assert ('class="present normal-class"' in page) == normal
+    assert ("cannot make the exam normal" in table) == (outcome == "ungradable")
 
 
 def test_absent_and_ungradable_eyes_say_why(screener, draw) -> None:

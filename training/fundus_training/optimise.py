@@ -35,7 +35,7 @@ def _parameters(model: DMSNet, *, in_trunk: bool, is_matrix: bool) -> Iterator[n
 
 
 def rate_at(step: int, *, steps_per_epoch: int, config: TrainConfig) -> float:
-    """Learning rate of a step: linear warm-up, then a cosine to zero at the last step."""
+    """Learning rate of a step: linear warm-up, then a cosine that is zero after the last step."""
     warmup = config.warmup_epochs * steps_per_epoch
     total = config.epochs * steps_per_epoch
     if step < warmup:
@@ -47,7 +47,8 @@ def rate_at(step: int, *, steps_per_epoch: int, config: TrainConfig) -> float:
 def averaged_model(model: DMSNet, decay: float) -> AveragedModel:
     """Exponential moving average of weights and batch-norm statistics.
 
-    The decay grows from 0.1 to `decay` over the first steps, so that the random start is forgotten.
+    The first step is copied; after n steps the decay is (1 + n) / (10 + n), up to `decay`, so that
+    the random start is forgotten.
     """
 
     def average(averaged: Tensor, current: Tensor, updates: Tensor | int) -> Tensor:

@@ -79,18 +79,16 @@ def read_state(
     Raises:
         CheckpointError: no such file, a damaged one, or one of another run.
     """
+    header, flat = _read(path)
     try:
-        with safe_open(path, framework="pt") as file:
-            header = json.loads((file.metadata() or {})[_HEADER_KEY])
-            flat = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except FileNotFoundError as error:
-        raise CheckpointError(f"{path} is not there, so nothing can be resumed") from error
-    except (SafetensorError, OSError, KeyError, ValueError) as error:
+        recorded, progress = header.pop("run_sha256"), Progress(**header)
+    except (KeyError, TypeError) as error:
         raise CheckpointError(f"{path} is no state of a run, or is damaged: {error}") from error
-    if header.pop("run_sha256") != run_sha256:
+    if recorded != run_sha256:
         raise CheckpointError(
-            f"{path} is of a run with another config, data set or split; resume with the values "
-            "that it was started with (config.json beside it), or choose another --out"
+            f"{path} is of a run with another config, data set, split or initial weights; resume "
+            "with the values that it was started with (config.json beside it), or choose another "
+            "--out"
         )
     parts: dict[str, dict[str, Tensor]] = {}
     moments: dict[int, dict[str, Tensor]] = {}
@@ -101,6 +99,33 @@ def read_state(
             moments.setdefault(int(index), {})[moment] = tensor
         else:
             parts.setdefault(part, {})[rest] = tensor
+    _restore_moments(optimizer, moments)
+    return parts, progress
+
+
+def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = json.loads((file.metadata() or {})[_HEADER_KEY])
+            flat = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{path} is not there, so nothing can be resumed") from error
+    except (SafetensorError, OSError, KeyError, ValueError) as error:
+        raise CheckpointError(f"{path} is no state of a run, or is damaged: {error}") from error
+    return dict(header), flat
+
+
+def _restore_moments(
+    optimizer: torch.optim.Optimizer, moments: Mapping[int, dict[str, Tensor]]
+) -> None:
+    """Give the optimiser its moments in the memory layout of their weights, as they were made.
+
+    Another layout takes another code path, whose rounding may differ in the last bit.
+    """
     groups = optimizer.state_dict()["param_groups"]
-    optimizer.load_state_dict({"state": moments, "param_groups": groups})
-    return parts, Progress(**header)
+    weights = [weight for group in optimizer.param_groups for weight in group["params"]]
+    for index, state in moments.items():
+        for name, tensor in state.items():
+            if tensor.shape == weights[index].shape:
+                state[name] = torch.empty_like(weights[index], requires_grad=False).copy_(tensor)
+    optimizer.load_state_dict({"state": dict(moments), "param_groups": groups})

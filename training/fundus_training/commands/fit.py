@@ -47,8 +47,9 @@ def add_parser(subparsers: Any) -> None:
         action="store_true",
         help="augmentation, dropout, decay, smoothing and averaging off: can the model fit at all?",
     )
-    parser.add_argument("--resume", action="store_true", help="go on with the run in --out")
-    parser.add_argument("--force", action="store_true", help="start anew in a folder with a run")
+    former = parser.add_mutually_exclusive_group()
+    former.add_argument("--resume", action="store_true", help="go on with the run in --out")
+    former.add_argument("--force", action="store_true", help="replace the run in --out")
     parser.add_argument("--device", default="auto", help="cpu, cuda or auto (default)")
     parser.add_argument("--cache-dir", type=Path, metavar="DIR", help="where crops are cached")
     parser.add_argument("--dump-config", action="store_true", help="print what would run, and stop")
@@ -61,19 +62,24 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         FundusError: config, data, weights or folder cannot be used as asked.
     """
+    from fundus_runtime.errors import UsageError
+
+    if not args.dump_config and (args.data is None or args.out is None):
+        raise UsageError("fit needs --data and --out (only --dump-config does without)")
+
     from fundus_training.data.records import limit_records, load_records
-    from fundus_training.errors import ConfigError
     from fundus_training.fit import Fit
+    from fundus_training.memory import keep_freed_memory
 
     config = _config(args)
     if args.dump_config:
         print(json.dumps(config.to_dict(), indent=2))
         return 0
-    if args.data is None or args.out is None:
-        raise ConfigError("fit needs --data and --out (only --dump-config does without)")
     _require_usable(args.out, resume=args.resume, force=args.force)
     device = _device(args.device)
-    classes = args.classes.split(",") if args.classes else None
+    if device == "cpu":
+        keep_freed_memory()
+    classes = [name.strip() for name in args.classes.split(",")] if args.classes else None
     data = load_records(args.data, classes)
     if args.limit is not None:
         data = limit_records(data, args.limit)
@@ -124,11 +130,13 @@ def _device(asked: str) -> str:
 
 
 def _require_usable(out: Path, *, resume: bool, force: bool) -> None:
-    from fundus_training.errors import ConfigError
+    from fundus_runtime.errors import UsageError
+    from fundus_training.fit import RUN_FILES
 
-    has_run = (out / "state.safetensors").exists() or (out / "best.safetensors").exists()
-    if has_run and not resume and not force:
-        raise ConfigError(
-            f"{out} holds a run already; go on with --resume, start anew with --force, "
+    if out.exists() and not out.is_dir():
+        raise UsageError(f"{out} is no folder; choose another --out")
+    if not (resume or force) and any((out / name).exists() for name in RUN_FILES):
+        raise UsageError(
+            f"{out} holds a run already; go on with --resume, replace it with --force, "
             "or choose another --out"
         )

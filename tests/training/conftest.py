@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+import torch
 
 ODIR_HEADER = [
     *("ID", "Patient Age", "Patient Sex", "Left-Fundus", "Right-Fundus"),
     *("Left-Diagnostic Keywords", "Right-Diagnostic Keywords"),
     *"NDGCAHMO",
 ]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> Iterator[None]:
+    """On a busy machine, threads over tiny tensors wait for each other and do little else."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def draw_fundus(path: Path, *, seed: int = 0, side: int = 160, disc: bool = True) -> Path:
@@ -66,19 +76,19 @@ def make_table() -> Callable[..., Path]:
     return write_table
 
 
-@pytest.fixture
+def write_odir(table: Path, images: Path, rows: Sequence[Sequence[object]], **options: str) -> Path:
+    """One annotation file and the photographs that its rows name."""
+    for row in rows:
+        for name in (str(row[3]), str(row[4])):
+            draw_fundus(images / name, seed=int(str(row[0])))
+    return write_table(table, [ODIR_HEADER, *rows], **options)
+
+
+@pytest.fixture(scope="session")
 def make_odir() -> Callable[..., Path]:
-    """Write one annotation file and the photographs that its rows name."""
-
-    def write(table: Path, images: Path, rows: Sequence[Sequence[object]], **options: str) -> Path:
-        for row in rows:
-            for name in (str(row[3]), str(row[4])):
-                draw_fundus(images / name, seed=int(str(row[0])))
-        return write_table(table, [ODIR_HEADER, *rows], **options)
-
-    return write
+    return write_odir
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def row_of() -> Callable[..., list[object]]:
     return odir_row

@@ -16,6 +16,7 @@ from typing import Any
 
 from fundus_runtime.bundle import Bundle
 from fundus_runtime.errors import FundusError
+from fundus_runtime.golden import check_golden
 from fundus_runtime.version import __version__
 
 __all__ = ["examine", "format_findings"]
@@ -180,6 +181,30 @@ def _bundle(path: str | Path | None) -> dict[str, Any]:
         "default_operating_point": manifest.operating_points.default,
         "input_size": manifest.spec.size,
         "preprocess_sha256": manifest.spec.sha256,
+        "golden": _golden(bundle),
+    }
+
+
+def _golden(bundle: Bundle) -> dict[str, Any]:
+    """Whether this machine answers the bundle's golden pairs as the validated model did."""
+    try:
+        report = check_golden(bundle)
+    except FundusError as error:
+        return {"passed": False, "problem": str(error)}
+    if report is None:
+        return {"passed": None, "problem": "the bundle carries no golden pairs"}
+    problem = None
+    if not report.passed:
+        problem = (
+            f"{', '.join(report.wrong)} answered otherwise than recorded; do not use this machine "
+            "before it is known why: reinstall the engine, then check the memory"
+        )
+    return {
+        "passed": report.passed,
+        "pairs": report.pairs,
+        "largest_difference": report.largest_difference,
+        "tolerance": report.tolerance,
+        "problem": problem,
     }
 
 

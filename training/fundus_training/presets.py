@@ -203,7 +203,7 @@ PRESETS: dict[str, RunConfig] = {
         model=ModelConfig(trunk="mobilenet_v2", image_size=224, dropout=0.3),
         preprocess=_sized(224),
         train=TrainConfig(
-            epochs=18,
+            epochs=14,
             batch_size=24,
             learning_rate=1e-3,
             trunk_rate_factor=0.4,

@@ -251,3 +251,12 @@ def test_full_standard_output_is_one_line_and_no_traceback(shared_bundle) -> Non
     assert "standard output cannot be written: No space left" in done.stderr
     assert "Traceback" not in done.stderr
     assert "Exception ignored" not in done.stderr
+
+
+def test_demo_that_cannot_make_its_page_writes_nothing(
+    shared_bundle, tmp_path: Path, monkeypatch, capsys
+) -> None:
+    monkeypatch.setitem(sys.modules, "jinja2", None)
+    assert main(["demo", "--out", str(tmp_path / "demo"), "--bundle", str(shared_bundle)]) == 1
+    assert "fundus-edge[demo]" in capsys.readouterr().err
+    assert list((tmp_path / "demo").iterdir()) == []

@@ -15,7 +15,7 @@ from fundus_runtime.atomic import atomic_text
 from fundus_runtime.commands.output import print_text
 from fundus_runtime.errors import ResultError
 from fundus_runtime.photograph import decode_photograph
-from fundus_runtime.report import write_report
+from fundus_runtime.report import render_report
 from fundus_runtime.screener import Screener
 from fundus_runtime.table import format_result
 
@@ -44,11 +44,13 @@ def run_demo(arguments: argparse.Namespace) -> int:
     ) as screener:
         screened = screener.screen(left, right)
     result = replace(screened, warnings=(DEMO_NOTE, *screened.warnings))
+    page = render_report(result, left, right)
     # these two are the demo's own files, so that running it again may replace them
     with atomic_text(out / "result.json", force=True) as stream:
         json.dump(result.to_dict(), stream, indent=2, ensure_ascii=False, allow_nan=False)
         stream.write("\n")
-    write_report(result, left, right, out / "report.html", force=True)
+    with atomic_text(out / "report.html", force=True) as stream:
+        stream.write(page)
     print_text(format_result(result))
     for name in ("result.json", "report.html"):
         _log.info("wrote %s (%d kB)", out / name, (out / name).stat().st_size // 1000)

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
@@ -110,6 +111,14 @@ def test_a_changed_photograph_or_spec_makes_another_store(
     assert before is not None
     assert after is not None
     assert not np.array_equal(before.image, after.image)
+
+
+def test_another_opencv_makes_another_store(
+    records: list[PatientRecord], open_store: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = open_store(records).folder
+    monkeypatch.setattr(cv2, "__version__", "0.0")
+    assert open_store(records).folder != first
 
 
 def test_a_data_set_that_was_moved_finds_its_store(

@@ -49,6 +49,7 @@ def test_a_class_list_chooses_columns_and_their_order(photographs: Path, make_ta
     assert records.records[0].labels == (1, 0)
     named = ClassList(("q",), ("quite rare",))
     assert load_records(file, classes=named).classes is named
+    assert load_records(file, classes=["r", " p"]).classes.letters == ("r", "p")
     with pytest.raises(DataError, match=r"lacks the columns \['z'\]"):
         load_records(file, classes=["z"])
     with pytest.raises(ConfigError, match="must differ"):
@@ -58,6 +59,14 @@ def test_a_class_list_chooses_columns_and_their_order(photographs: Path, make_ta
 def test_odirs_letters_keep_their_meaning(photographs: Path, make_table: Make) -> None:
     table = [["left", "right", *"NDGCAHMO"], [*eyes("a"), 1, 0, 0, 0, 0, 0, 0, 0]]
     assert load_records(make_table(photographs / "m.csv", table)).classes == ODIR_CLASSES
+
+
+def test_a_class_that_counts_as_normal_is_pointed_out(
+    photographs: Path, make_table: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    table = [["left", "right", "N", "k"], [*eyes("a"), 1, 0]]
+    assert load_records(make_table(photographs / "m.csv", table)).classes.normal == "N"
+    assert "column 'N' is taken to mean that nothing was found" in caplog.text
 
 
 def test_a_patient_may_have_one_eye(photographs: Path, make_table: Make) -> None:

@@ -17,9 +17,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
+import fundus_runtime.image_header
 import fundus_runtime.photograph
 import fundus_runtime.preprocess
 from fundus_runtime.labels import EYES, Eye
@@ -194,7 +196,9 @@ def _identity(path: Path | None, common: str) -> str:
 
 
 def _code_hash() -> str:
-    """The preprocessing's source, so that a change of code never meets old crops."""
+    """Source of all that makes a crop, and OpenCV's version: no change of code meets old crops."""
     package = Path(fundus_runtime.preprocess.__file__).parent
-    files = [*sorted(package.glob("*.py")), Path(fundus_runtime.photograph.__file__)]
-    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
+    readers = (fundus_runtime.photograph.__file__, fundus_runtime.image_header.__file__)
+    files = [*sorted(package.glob("*.py")), *map(Path, readers)]
+    source = b"".join(file.read_bytes() for file in files)
+    return hashlib.sha256(cv2.__version__.encode() + source).hexdigest()

@@ -75,11 +75,18 @@ def _has_eyes(file: Path) -> bool:
 
 
 def _class_list(table: Table, letters: Sequence[str] | None) -> ClassList:
-    chosen = tuple(letters) if letters is not None else _label_columns(table)
+    chosen = _label_columns(table) if letters is None else tuple(one.strip() for one in letters)
     if set(chosen) == set(ODIR_CLASSES.letters):
         names = tuple(ODIR_CLASSES.name_of(letter) for letter in chosen)
         return ClassList(chosen, names, ODIR_CLASSES.normal)
     normal = next((c for c in chosen if c.casefold() in ("n", "normal")), None)
+    if normal is not None:
+        _LOG.warning(
+            "%s: column %r is taken to mean that nothing was found, so that a patient may end as "
+            "normal by it; rename it if it means anything else",
+            table.path,
+            normal,
+        )
     try:
         return ClassList(chosen, chosen, normal)
     except FundusError as error:

@@ -24,6 +24,7 @@ _SOI, _EOI, _SOS, _APP1, _TEM = 0xD8, 0xD9, 0xDA, 0xE1, 0x01
 _RESTARTS = range(0xD0, 0xD8)
 # A camera writes one scan, or about ten when progressive; thousands are an attack on the decoder.
 _MAX_JPEG_SCANS = 100
+_JPEG_COEFFICIENTS = 64
 
 _KNOWN_FORMATS = (
     (b"II*\x00", "a TIFF file"),
@@ -109,6 +110,7 @@ def _jpeg_header(data: bytes, name: str) -> ImageHeader:
     for the picture's. Bytes after EOI (second pictures, padding) are allowed.
     """
     frame: tuple[int, int, int, int] | None = None
+    unfinished: set[tuple[int, int]] = set()
     orientation, scans, position = 1, 0, 2
     while True:
         position, marker = _next_jpeg_marker(data, position, name)
@@ -124,6 +126,8 @@ def _jpeg_header(data: bytes, name: str) -> ImageHeader:
             if frame is not None:
                 raise _damaged(name, "it declares its size twice")
             frame = _jpeg_frame(marker, segment, name)
+            components = segment[6 : 6 + 3 * frame[3] : 3]
+            unfinished = {(one, k) for one in components for k in range(_JPEG_COEFFICIENTS)}
         elif marker == _APP1 and segment.startswith(b"Exif\x00\x00") and orientation == 1:
             orientation = _exif_orientation(segment[6:])
         elif marker == _SOS:
@@ -135,11 +139,15 @@ def _jpeg_header(data: bytes, name: str) -> ImageHeader:
                     f"{name} has more than {_MAX_JPEG_SCANS} scans, which no camera writes; "
                     "save it as a plain JPEG"
                 )
+            unfinished -= _finished_by_scan(segment)
             position = _end_of_scan(data, position, name)
     if frame is None or scans == 0:
         raise _damaged(name, "it holds no picture data")
-    bits, height, width, components = frame
-    colour = _JPEG_COLOURS.get(components, f"{components}-channel")
+    bits, height, width, channels = frame
+    # other counts of channels are refused for what they are
+    if unfinished and channels in (1, 3):
+        raise _truncated(name, "before the last of its scans")
+    colour = _JPEG_COLOURS.get(channels, f"{channels}-channel")
     return ImageHeader("JPEG", width, height, bits, colour, orientation)
 
 
@@ -178,6 +186,19 @@ def _jpeg_frame(marker: int, segment: bytes, name: str) -> tuple[int, int, int, 
     if width == 0 or height == 0:
         raise _damaged(name, f"the header states a size of {width}x{height} pixels")
     return bits, height, width, components
+
+
+def _finished_by_scan(segment: bytes) -> set[tuple[int, int]]:
+    """Components and coefficients that a scan brings to their last bit.
+
+    A picture comes in one scan or in several, a progressive one from coarse to fine; without its
+    last scans it decodes to a blurred or discoloured one.
+    """
+    count = segment[0] if segment else 0
+    components, rest = segment[1 : 1 + 2 * count : 2], segment[1 + 2 * count :]
+    if len(rest) < 3 or rest[2] & 0x0F:
+        return set()
+    return {(one, k) for one in components for k in range(rest[0], rest[1] + 1)}
 
 
 def _end_of_scan(data: bytes, position: int, name: str) -> int:

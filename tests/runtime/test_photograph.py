@@ -203,6 +203,16 @@ def test_jpeg_cut_short_is_refused_though_it_has_an_end_marker(share: float) -> 
         decode(data[: int(len(data) * share)] + b"\xff\xd9")
 
 
+def test_progressive_jpeg_without_its_last_scans_is_refused() -> None:
+    data = jpeg(None, cv2.IMWRITE_JPEG_PROGRESSIVE, 1)
+    scans = [at for at in range(len(data)) if data[at : at + 2] == b"\xff\xda"]
+    assert len(scans) > 3
+    for at in scans[1:]:
+        with pytest.raises(ImageError, match="before the last of its scans"):
+            decode(data[:at] + b"\xff\xd9")
+    decode(data)
+
+
 def test_jpeg_without_only_its_last_byte_is_refused() -> None:
     with pytest.raises(ImageError, match="cut short"):
         decode(jpeg()[:-1])

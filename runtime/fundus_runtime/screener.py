@@ -172,10 +172,13 @@ class Screener:
         """Screen two eyes that `prepare` or `prepare_file` made.
 
         Raises:
+            UsageError: the eyes are exchanged, or were prepared for another bundle.
             EngineError: the engine failed; there is no result.
         """
         if left.eye != "left" or right.eye != "right":
             raise UsageError(f"expected the left and the right eye, got {left.eye}, {right.eye}")
+        for eye in (left, right):
+            self._require_own_preprocessing(eye)
         usable = [eye for eye in (left, right) if eye.tensor is not None]
         time_ms = _stage_times(left, right)
         logits, encoded = None, None
@@ -196,6 +199,15 @@ class Screener:
             warnings=(*left.warnings, *right.warnings, *_same_photograph_warning(left, right)),
             time_ms=time_ms,
         )
+
+    def _require_own_preprocessing(self, eye: PreparedEye) -> None:
+        ours = self._manifest.spec
+        if eye.picture is not None and eye.picture.spec != ours:
+            raise UsageError(
+                f"the {eye.eye} eye was prepared by preprocessing {eye.picture.spec.sha256[:12]}, "
+                f"but bundle {self._manifest.name!r} needs {ours.sha256[:12]}; prepare it with the "
+                "screener that screens it"
+            )
 
     def _fuse(self, encoded: EncodedEyes, left: PreparedEye, right: PreparedEye) -> Float32Array:
         """Logits (1, K) of one patient; an unusable eye is zeros with its flag down."""

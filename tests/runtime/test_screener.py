@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 from fundus_runtime.bundle import Bundle
 from fundus_runtime.errors import EngineError, ImageError, UsageError
 from fundus_runtime.labels import ClassList
+from fundus_runtime.prepared import prepare_eye
 from fundus_runtime.result import ExamResult
 from fundus_runtime.screener import Screener
 from fundus_runtime.version import __version__
@@ -149,6 +151,15 @@ def test_eyes_may_be_prepared_apart(screener, draw) -> None:
     assert without_times(screener.screen_prepared(left, right)) == without_times(together)
     with pytest.raises(UsageError, match="got right, left"):
         screener.screen_prepared(right, left)
+
+
+def test_eye_that_was_prepared_for_another_bundle_is_refused(screener, draw) -> None:
+    other = replace(screener.manifest.spec, illumination="none")
+    left, right = prepare_eye("left", draw("N"), other), screener.prepare("right", draw("N"))
+    with pytest.raises(UsageError, match="the left eye was prepared by preprocessing") as caught:
+        screener.screen_prepared(left, right)
+    for spec in (other, screener.manifest.spec):
+        assert spec.sha256[:12] in str(caught.value)
 
 
 @pytest.mark.parametrize(

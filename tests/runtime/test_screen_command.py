@@ -115,7 +115,13 @@ def test_environment_names_the_bundle(pair, shared_bundle, monkeypatch, capsys) 
         ["1.jpg", "2.jpg", "--threads", "0"],
         ["1.jpg", "2.jpg", "--max-megapixels", "nan"],
         ["1.jpg", "2.jpg", "--surprise"],
+        ["", "2.jpg"],
+        ["--left-only", ""],
+        ["--pairs", "", "--csv", "out.csv"],
+        ["--pairs", "folder", "--csv", ""],
+        ["1.jpg", "2.jpg", "--bundle", ""],
         ["demo"],
+        ["demo", "--out", ""],
         ["doctor", "more"],
     ],
 )

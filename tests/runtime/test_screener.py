@@ -154,7 +154,7 @@ def test_eyes_may_be_prepared_apart(screener, draw) -> None:
 
 
 def test_eye_that_was_prepared_for_another_bundle_is_refused(screener, draw) -> None:
-    other = replace(screener.manifest.spec, illumination="none")
+    other = replace(screener.manifest.spec, crop_permille=900)
     left, right = prepare_eye("left", draw("N"), other), screener.prepare("right", draw("N"))
     with pytest.raises(UsageError, match="the left eye was prepared by preprocessing") as caught:
         screener.screen_prepared(left, right)

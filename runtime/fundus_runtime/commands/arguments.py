@@ -46,19 +46,32 @@ def build_parser() -> argparse.ArgumentParser:
         f"       {PROGRAM} doctor | demo",
         allow_abbrev=False,
     )
-    parser.add_argument("photographs", nargs="*", metavar="LEFT RIGHT", help="JPEG or PNG files")
-    parser.add_argument("--left-only", metavar="FILE", help="screen the left eye alone")
-    parser.add_argument("--right-only", metavar="FILE", help="screen the right eye alone")
     parser.add_argument(
-        "--pairs", metavar="DIR", help="screen a folder of <id>_left.* and <id>_right.*"
+        "photographs", nargs="*", type=path_text, metavar="LEFT RIGHT", help="JPEG or PNG files"
     )
-    parser.add_argument("--csv", metavar="OUT", help="with --pairs: the CSV file to write")
+    parser.add_argument(
+        "--left-only", type=path_text, metavar="FILE", help="screen the left eye alone"
+    )
+    parser.add_argument(
+        "--right-only", type=path_text, metavar="FILE", help="screen the right eye alone"
+    )
+    parser.add_argument(
+        "--pairs",
+        type=path_text,
+        metavar="DIR",
+        help="screen a folder of <id>_left.* and <id>_right.*",
+    )
+    parser.add_argument(
+        "--csv", type=path_text, metavar="OUT", help="with --pairs: the CSV file to write"
+    )
     parser.add_argument(
         "--one-eye",
         action="store_true",
         help="with --pairs: screen an eye whose partner is missing; never normal",
     )
-    parser.add_argument("--report", metavar="FILE", help="also write an HTML page of the result")
+    parser.add_argument(
+        "--report", type=path_text, metavar="FILE", help="also write an HTML page of the result"
+    )
     parser.add_argument("--force", action="store_true", help="replace existing output files")
     _add_model_options(parser)
     parser.add_argument(
@@ -78,7 +91,7 @@ def build_doctor_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=f"{PROGRAM} doctor", description="Look at this machine and the bundle."
     )
-    parser.add_argument("--bundle", metavar="DIR", help="the bundle to look at")
+    parser.add_argument("--bundle", type=path_text, metavar="DIR", help="the bundle to look at")
     parser.add_argument("--json", action="store_true", help="print the findings as JSON")
     _add_version(parser)
     return parser
@@ -92,7 +105,11 @@ def build_demo_parser() -> argparse.ArgumentParser:
         "stands in for the right eye.",
     )
     parser.add_argument(
-        "--out", required=True, metavar="DIR", help="folder for result.json and report.html"
+        "--out",
+        required=True,
+        type=path_text,
+        metavar="DIR",
+        help="folder for result.json and report.html",
     )
     _add_model_options(parser)
     _add_version(parser)
@@ -100,7 +117,7 @@ def build_demo_parser() -> argparse.ArgumentParser:
 
 
 def _add_model_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--bundle", metavar="DIR", help="the model bundle")
+    parser.add_argument("--bundle", type=path_text, metavar="DIR", help="the model bundle")
     parser.add_argument(
         "--operating-point", metavar="NAME", help="thresholds to use (default: the bundle's)"
     )
@@ -114,6 +131,13 @@ def _add_model_options(parser: argparse.ArgumentParser) -> None:
 
 def _add_version(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
+
+
+def path_text(text: str) -> str:
+    """A path that is not empty: an unset variable in a script must not mean the current folder."""
+    if not text:
+        raise argparse.ArgumentTypeError("the path is empty")
+    return text
 
 
 def positive_integer(text: str) -> int:

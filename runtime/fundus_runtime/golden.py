@@ -63,6 +63,8 @@ def check_golden(bundle: Bundle, *, threads: int | None = None) -> GoldenReport 
     with Screener.open(bundle, threads=threads) as screener:
         try:
             tolerance, pairs = float(golden["probability_tolerance"]), list(golden["pairs"])
+            if not pairs:
+                raise ValueError("there is none")
             for pair in pairs:
                 left, right = bundle.file(pair["left"]), bundle.file(pair["right"])
                 result = screener.screen_files(left, right)
@@ -79,14 +81,14 @@ def check_golden(bundle: Bundle, *, threads: int | None = None) -> GoldenReport 
 
 
 def _differences(pair: Mapping[str, Any], result: ExamResult) -> Iterator[float]:
-    """Of every recorded probability; infinite where the exam did not answer at all."""
+    """Of every recorded probability; 1, the largest there is, where the exam did not answer."""
     for recorded, came in (
         (pair["probabilities"], {k: d.probability for k, d in result.decisions.items()}),
         (pair["left_probabilities"], result.left.probabilities),
         (pair["right_probabilities"], result.right.probabilities),
     ):
         for letter, probability in recorded.items():
-            yield abs(came.get(letter, float("inf")) - probability)
+            yield abs(came[letter] - probability) if letter in came else 1.0
 
 
 def _decides_otherwise(pair: Mapping[str, Any], result: ExamResult, tolerance: float) -> bool:

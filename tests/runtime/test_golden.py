@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 
 from fundus_runtime.bundle import Bundle
+from fundus_runtime.commands.screen import main
 from fundus_runtime.doctor import examine, format_findings
 from fundus_runtime.errors import BundleError
 from fundus_runtime.golden import check_golden
@@ -91,6 +93,21 @@ def test_malformed_golden_pairs_are_refused(golden_bundle) -> None:
 
     with pytest.raises(BundleError, match="golden pairs are malformed"):
         check_golden(golden_bundle(alter))
+
+
+def test_an_empty_list_proves_nothing(golden_bundle) -> None:
+    with pytest.raises(BundleError, match="golden pairs are malformed"):
+        check_golden(golden_bundle(lambda golden: golden["pairs"].clear()))
+
+
+def test_a_pair_that_gets_no_answer_fails_and_is_still_json(golden_bundle, capsys) -> None:
+    def alter(golden: dict[str, Any]) -> None:
+        golden["pairs"][0]["probabilities"]["Z"] = 0.3
+
+    bundle = golden_bundle(alter)
+    assert main(["doctor", "--bundle", str(bundle.path), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)["bundle"]["golden"]
+    assert (found["passed"], found["largest_difference"]) == (False, 1.0)
 
 
 def test_the_doctor_runs_them(golden_bundle) -> None:

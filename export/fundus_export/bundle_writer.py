@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from fundus_export.errors import ExportError
-from fundus_export.golden import golden_entry, golden_files, golden_pairs
+from fundus_export.golden import check_golden, golden_entry, golden_files, golden_pairs
 from fundus_export.graphs import GraphBytes, export_graphs
 from fundus_export.model_card import INTENDED_USE, model_card
 from fundus_export.parity import Answers, Parity, answers_of_graphs, answers_of_model, compare
@@ -31,6 +31,7 @@ from fundus_runtime.preprocess import preprocess
 from fundus_runtime.version import __version__
 from fundus_training.calibrate import FittedCalibration
 from fundus_training.checkpoint import Checkpoint, build_model
+from fundus_training.models import DMSNet
 
 __all__ = ["BundlePlan", "PreparedPairs", "write_bundle"]
 
@@ -79,8 +80,9 @@ def write_bundle(plan: BundlePlan, out: Path, *, force: bool = False) -> Bundle:
         force: replace a bundle that is there.
 
     Raises:
-        ExportError: the checkpoint is not calibrated, the graphs differ from the model, or the
-            folder cannot be written; nothing is left half-made.
+        ExportError: the checkpoint is not calibrated, the graphs differ from the model, the
+            runtime answers the golden pairs otherwise, or the folder cannot be written; nothing is
+            left half-made.
         BundleError: the runtime refuses what was written, which is a fault of the export.
     """
     fitted = _calibration_of(plan.checkpoint)
@@ -94,7 +96,7 @@ def write_bundle(plan: BundlePlan, out: Path, *, force: bool = False) -> Bundle:
     )
     pairs = plan.pairs or PreparedPairs(golden_left, golden_right, "golden pairs")
     expected = answers_of_model(model, golden_left, golden_right)
-    parity = _parity(plan, graphs, fitted, pairs)
+    parity = _parity(model, graphs, fitted, pairs)
     files = {
         _GRAPH_NAMES["encoder"]: graphs.encoder,
         _GRAPH_NAMES["head"]: graphs.head,
@@ -135,19 +137,19 @@ def _require_replaceable(out: Path, *, force: bool) -> None:
 
 
 def _parity(
-    plan: BundlePlan, graphs: GraphBytes, fitted: FittedCalibration, pairs: PreparedPairs
+    model: DMSNet, graphs: GraphBytes, fitted: FittedCalibration, pairs: PreparedPairs
 ) -> Parity:
     backend = OnnxRuntimeBackend(
         graphs.encoder,
         graphs.head,
-        size=plan.checkpoint.spec.size,
-        class_count=len(plan.checkpoint.classes),
+        size=model.config.image_size,
+        class_count=model.config.num_classes,
     )
     try:
         came = answers_of_graphs(backend, pairs.left, pairs.right)
     finally:
         backend.close()
-    expected = answers_of_model(build_model(plan.checkpoint), pairs.left, pairs.right)
+    expected = answers_of_model(model, pairs.left, pairs.right)
     return compare(expected, came, fitted.patient, fitted.eye, source=pairs.source)
 
 
@@ -239,7 +241,7 @@ def _place(files: Mapping[str, bytes], out: Path) -> Bundle:
             target = made / name
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(data)
-        Bundle.open(made)  # the runtime has the last word on what it is given
+        check_golden(Bundle.open(made))  # the runtime has the last word on what it is given
         _swap(made, out)
     except OSError as error:
         raise ExportError(f"{out} cannot be written: {error}; nothing was left behind") from error

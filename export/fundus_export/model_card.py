@@ -54,7 +54,7 @@ def model_card(
     ]
     for report in evaluations:
         parts += ["", *_evaluation(report, checkpoint.classes)]
-    parts += ["", *_limits(), ""]
+    parts += ["", *_limits(checkpoint), ""]
     return "\n".join(parts)
 
 
@@ -93,13 +93,17 @@ def _training(checkpoint: Checkpoint) -> list[str]:
 
 
 def _collection(training: Mapping[str, Any]) -> str:
-    layout = str(training.get("data_layout", "unknown"))
-    if "odir" not in layout:
+    layout = training.get("data_layout", "unknown")
+    if not _is_odir(training):
         return f"The user's own data set (layout {layout}); its terms apply to these weights."
     return (
         f"ODIR-5K, photographs of both eyes (layout {layout}). The collection states no licence "
         "and is offered for research, and so are these weights."
     )
+
+
+def _is_odir(training: Mapping[str, Any]) -> bool:
+    return "odir" in str(training.get("data_layout"))
 
 
 def _evaluation(report: Mapping[str, Any], classes: ClassList) -> list[str]:
@@ -181,15 +185,20 @@ def _graded(report: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def _limits() -> list[str]:
+def _limits(checkpoint: Checkpoint) -> list[str]:
+    of_odir = [
+        "- The collection is mostly of one population and a few cameras, and its labels come from "
+        "readers' diagnostic keywords, some of them only suspected.",
+    ]
     return [
         "## Limits",
         "",
-        "- Trained on photographs of 256 px from mostly one population and a few cameras; other "
-        "cameras, ages and populations were not validated.",
+        f"- The model sees an eye at {checkpoint.spec.size} px: the smallest lesions, such as "
+        "single microaneurysms, do not show at that size.",
+        "- Other cameras, ages and populations than those above were not validated.",
+        *(of_odir if _is_odir(checkpoint.training) else []),
         "- Rare classes have few positives, so that their intervals are wide; classes with fewer "
         "than 20 positives are judged at 0.5.",
-        "- Labels are diagnostic keywords of readers, some of them only suspected.",
         "- An eye that is missing or ungradable makes the exam ungradable: refer.",
         "- Not a medical device. Research use only.",
     ]

@@ -12,6 +12,8 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fundus_training.commands.inputs import load_matching_records, part_of_records, positive_int
+
 if TYPE_CHECKING:
     from fundus_export.bundle_writer import PreparedPairs
     from fundus_training.checkpoint import Checkpoint
@@ -34,7 +36,11 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--precision", choices=("fp32",), default="fp32")
     parser.add_argument("--data", type=Path, metavar="DIR", help="compare on real pairs of DIR")
     parser.add_argument(
-        "--pairs", type=_positive, default=32, metavar="N", help="how many (default: %(default)s)"
+        "--pairs",
+        type=positive_int,
+        default=32,
+        metavar="N",
+        help="how many (default: %(default)s)",
     )
     parser.add_argument("--cache-dir", type=Path, metavar="DIR", help="where crops are cached")
     parser.add_argument("--name", help="name of the bundle (default: the folder's)")
@@ -88,12 +94,10 @@ def _real_pairs(args: argparse.Namespace, checkpoint: Checkpoint) -> PreparedPai
     from fundus_export.bundle_writer import PreparedPairs
     from fundus_runtime.preprocess import normalise_crop
     from fundus_training.data.crops import CropStore
-    from fundus_training.data.records import load_records
-    from fundus_training.data.splits import select_part
     from fundus_training.errors import DataError
 
-    data = load_records(args.data, checkpoint.classes)
-    records = select_part(data.records, checkpoint.split, "val")
+    data = load_matching_records(args.data, checkpoint)
+    records = part_of_records(data, checkpoint, "val")
     store = CropStore.open(records, checkpoint.spec, cache_dir=args.cache_dir)
     rows = [
         row
@@ -121,11 +125,12 @@ def _report(path: Path, checkpoint: Path) -> dict[str, Any]:
     from fundus_runtime.canonical import sha256_of_file
 
     try:
-        report = json.loads(path.read_text(encoding="utf-8"))
+        report = dict(json.loads(path.read_text(encoding="utf-8")))
         recorded = report["checkpoint"]["sha256"]
+        _ = report["data"]["patients"], report["patient"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ExportError(
-            f"{path} is no report of `fundus-train evaluate --out`: {error}"
+            f"{path} is no report of `fundus-train evaluate --out`: {type(error).__name__}, {error}"
         ) from error
     actual = sha256_of_file(checkpoint)
     if recorded != actual:
@@ -133,11 +138,4 @@ def _report(path: Path, checkpoint: Path) -> dict[str, Any]:
             f"{path} reports on a checkpoint {recorded[:12]} but {checkpoint} is {actual[:12]}; "
             "evaluate this checkpoint again"
         )
-    return dict(report)
-
-
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not positive")
-    return value
+    return report

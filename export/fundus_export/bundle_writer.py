@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from fundus_export.errors import ExportError
-from fundus_export.golden import check_golden, golden_entry, golden_files, golden_pairs
+from fundus_export.golden import golden_entry, golden_files, golden_pairs, require_golden
 from fundus_export.graphs import GraphBytes, export_graphs
 from fundus_export.model_card import INTENDED_USE, model_card
 from fundus_export.parity import Answers, Parity, answers_of_graphs, answers_of_model, compare
@@ -241,7 +241,7 @@ def _place(files: Mapping[str, bytes], out: Path) -> Bundle:
             target = made / name
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(data)
-        check_golden(Bundle.open(made))  # the runtime has the last word on what it is given
+        require_golden(Bundle.open(made))  # the runtime has the last word on what it is given
         _swap(made, out)
     except OSError as error:
         raise ExportError(f"{out} cannot be written: {error}; nothing was left behind") from error

@@ -7,7 +7,6 @@ processors differ they are compared within a tolerance, and on decisions.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
 from typing import Any
@@ -19,18 +18,17 @@ import numpy.typing as npt
 from fundus_export.errors import ExportError
 from fundus_export.rendered import degrade, render_fundus
 from fundus_runtime.bundle import Bundle
+from fundus_runtime.golden import check_golden
 from fundus_runtime.labels import EYES, Eye
 from fundus_runtime.photograph import decode_photograph
-from fundus_runtime.result import ExamResult
-from fundus_runtime.screener import Screener
 
 __all__ = [
     "PROBABILITY_TOLERANCE",
     "GoldenPair",
-    "check_golden",
     "golden_entry",
     "golden_files",
     "golden_pairs",
+    "require_golden",
 ]
 
 PROBABILITY_TOLERANCE = 1e-3
@@ -93,53 +91,19 @@ def golden_entry(pairs: tuple[GoldenPair, ...], answers: list[dict[str, Any]]) -
     }
 
 
-def check_golden(bundle: Bundle) -> float:
+def require_golden(bundle: Bundle) -> None:
     """Screen a bundle's golden pairs from their files, as a robot would.
-
-    A decision is compared where its probability is further from the threshold than the tolerance.
-
-    Returns:
-        The largest difference of a probability from the recorded one.
 
     Raises:
         ExportError: an answer is another one than was recorded.
     """
-    golden = bundle.manifest.reported["golden"]
-    tolerance = golden["probability_tolerance"]
-    largest = 0.0
-    with Screener.open(bundle) as screener:
-        for pair in golden["pairs"]:
-            files = {eye: bundle.file(pair[eye]) for eye in EYES}
-            result = screener.screen_files(files["left"], files["right"])
-            difference = _difference(result, pair)
-            if not difference <= tolerance or _decides_otherwise(result, pair, tolerance):
-                raise ExportError(
-                    f"the runtime answers the golden pair {pair['left']}, {pair['right']} "
-                    f"otherwise than PyTorch (a probability differs by {difference:.2e}, "
-                    f"{tolerance:g} is allowed); this is a fault of the export, please report it"
-                )
-            largest = max(largest, difference)
-    return largest
-
-
-def _difference(result: ExamResult, pair: Mapping[str, Any]) -> float:
-    """Largest difference of a probability; infinite where one is missing."""
-    answers = (
-        (result.probabilities, pair["probabilities"]),
-        (result.left.probabilities, pair["left_probabilities"]),
-        (result.right.probabilities, pair["right_probabilities"]),
-    )
-    if any(came.keys() != recorded.keys() for came, recorded in answers):
-        return float("inf")
-    return float(np.max([abs(came[k] - recorded[k]) for came, recorded in answers for k in came]))
-
-
-def _decides_otherwise(result: ExamResult, pair: Mapping[str, Any], tolerance: float) -> bool:
-    return any(
-        decision.present != (letter in pair["present"])
-        for letter, decision in result.decisions.items()
-        if abs(decision.probability - decision.threshold) > tolerance
-    )
+    report = check_golden(bundle)
+    if report is None or not report.passed:
+        found = "it carries none" if report is None else f"wrong: {', '.join(report.wrong)}"
+        raise ExportError(
+            f"the runtime does not answer the bundle's golden pairs as PyTorch does ({found}); "
+            "this is a fault of the export, please report it with the checkpoint's config"
+        )
 
 
 def _name(pair: GoldenPair, eye: Eye) -> str:

@@ -34,6 +34,7 @@ __all__ = [
     "SCHEMA_VERSION",
     "Checkpoint",
     "build_model",
+    "is_checkpoint",
     "load_checkpoint",
     "save_checkpoint",
     "with_calibration",
@@ -149,6 +150,15 @@ def save_checkpoint(path: str | Path, checkpoint: Checkpoint) -> None:
         raise CheckpointError(
             f"{target} cannot be written ({error.strerror or error}); what was there is unchanged"
         ) from error
+
+
+def is_checkpoint(path: str | Path) -> bool:
+    """Whether a file is one of ours; False also where it cannot be read."""
+    try:
+        with safe_open(Path(path), framework="pt") as file:
+            return _HEADER_KEY in (file.metadata() or {})
+    except (SafetensorError, OSError, ValueError):
+        return False
 
 
 def load_checkpoint(path: str | Path) -> Checkpoint:

@@ -26,6 +26,7 @@ from fundus_training.data.records import PatientRecord, RecordSet
 from fundus_training.data.splits import Split, select_part, split_patients
 from fundus_training.errors import DataError, TrainingError
 from fundus_training.files import write_atomically
+from fundus_training.initial_weights import InitialWeights
 from fundus_training.losses import PairLoss, positive_weights
 from fundus_training.models import DMSNet
 from fundus_training.predict import predict
@@ -63,10 +64,12 @@ class Fit:
 
     Args:
         config: what to compute; the model gets as many outputs as the data set has classes.
-        data: the data set; it is split by patient here, before anything else.
+        data: the data set; it is split by patient here, before anything else, unless
+            `init_weights` brings a split.
         out: the run's folder; `run` makes it.
         device: where to train.
-        init_weights: a pretrained trunk's state dict under torchvision's names.
+        init_weights: a pretrained trunk's state dict under torchvision's names, or a checkpoint
+            of the same model to go on from; its split is kept.
         cache_dir: where crops are cached.
         progress: show progress bars on stderr.
 
@@ -91,12 +94,11 @@ class Fit:
         self.out = Path(out)
         self.device = torch.device(device)
         self.progress_bars = progress
-        self.split = split_patients(data.records, config.split, seed=config.train.seed)
+        initial = None if init_weights is None else InitialWeights(init_weights)
+        self.split = self._split(initial)
         _require_parts(self.split)
         # before the crops, which take minutes: wrong weights are told at once
-        self.trainer = Trainer(
-            self.config, self.device, init_weights=init_weights, progress=progress
-        )
+        self.trainer = Trainer(self.config, self.device, init_weights=initial, progress=progress)
         self.store = CropStore.open(
             data.records, config.preprocess, cache_dir=cache_dir, progress=progress
         )
@@ -106,6 +108,13 @@ class Fit:
             patients, power=train.class_weight_power, limit=train.class_weight_limit
         )
         self.loss = PairLoss(self.config, weights).to(self.device)
+
+    def _split(self, initial: InitialWeights | None) -> Split:
+        if initial is not None:
+            initial.require_fit(self.config, self.data.classes)
+            if initial.split is not None:
+                return initial.split
+        return split_patients(self.data.records, self.config.split, seed=self.config.train.seed)
 
     def run(self, *, resume: bool = False, stop_after: int | None = None) -> FitResult:
         """Train to the last epoch.

@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,11 +15,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from fundus_runtime.canonical import sha256_of_file
 from fundus_training.data.pairs import PairDataset, start_worker
 from fundus_training.errors import TrainingError
+from fundus_training.initial_weights import InitialWeights
 from fundus_training.losses import PairLoss
-from fundus_training.models import DMSNet, load_trunk_weights
+from fundus_training.models import DMSNet
 from fundus_training.optimise import averaged_model, build_optimizer, choose_precision, rate_at
 from fundus_training.presets import RunConfig
 from fundus_training.weights import State, state_of
@@ -34,7 +33,7 @@ class Trainer:
     Args:
         config: model and recipe.
         device: where to train.
-        init_weights: a pretrained trunk's state dict under torchvision's names.
+        init_weights: where to start from; None for random numbers.
         progress: show progress bars on stderr.
 
     Attributes:
@@ -52,7 +51,7 @@ class Trainer:
         config: RunConfig,
         device: torch.device,
         *,
-        init_weights: str | Path | None = None,
+        init_weights: InitialWeights | None = None,
         progress: bool = True,
     ) -> None:
         self.config = config.train
@@ -63,8 +62,8 @@ class Trainer:
         model = DMSNet(config.model)
         self.init_sha256: str | None = None
         if init_weights is not None:
-            load_trunk_weights(model, init_weights)
-            self.init_sha256 = sha256_of_file(Path(init_weights))
+            init_weights.load_into(model)
+            self.init_sha256 = init_weights.sha256
         # channels last is what CPUs and tensor cores convolve fastest
         self.model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         decay = config.train.ema_decay

@@ -36,7 +36,12 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--preset", choices=_PRESETS, default="edge", help="default: %(default)s")
     parser.add_argument("--config", type=Path, metavar="FILE", help="JSON over the preset's values")
     parser.add_argument("--out", type=Path, metavar="RUN", help="folder of the run; it is made")
-    parser.add_argument("--init-weights", type=Path, metavar="FILE", help="pretrained trunk")
+    parser.add_argument(
+        "--init-weights",
+        type=Path,
+        metavar="FILE",
+        help="pretrained trunk, or a checkpoint to go on from",
+    )
     parser.add_argument("--epochs", type=positive_int, metavar="N", help="instead of the preset's")
     parser.add_argument("--limit", type=positive_int, metavar="N", help="use N patients")
     parser.add_argument(

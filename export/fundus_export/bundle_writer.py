@@ -10,7 +10,7 @@ import json
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from importlib.metadata import version
 from pathlib import Path
@@ -162,12 +162,17 @@ def _golden_answers(expected: Answers, fitted: FittedCalibration) -> list[dict[s
         answers.append(
             {
                 "probabilities": patient,
-                "left_probabilities": _by_letter(letters, fitted.eye.apply(expected.left[row])),
-                "right_probabilities": _by_letter(letters, fitted.eye.apply(expected.right[row])),
+                "left_probabilities": _of_eye(fitted, expected.left[row]),
+                "right_probabilities": _of_eye(fitted, expected.right[row]),
                 "present": [k for k, p in patient.items() if p >= point.threshold_of[k]],
             }
         )
     return answers
+
+
+def _of_eye(fitted: FittedCalibration, logits: Tensor) -> dict[str, float]:
+    """One eye's answer; none where no eye was labelled, since the outputs then mean nothing."""
+    return _by_letter(fitted.eye.letters, fitted.eye.apply(logits)) if fitted.eyes else {}
 
 
 def _by_letter(letters: tuple[str, ...], values: Tensor) -> dict[str, float]:
@@ -206,7 +211,7 @@ def _manifest(
         },
         "calibration": {
             "patient": fitted.patient.to_dict(),
-            "eye": fitted.eye.to_dict(),
+            "eye": fitted.eye.to_dict() if fitted.eyes else None,
             "fitted_on": fitted.fitted_on,
             "patients": fitted.patients,
         },
@@ -241,13 +246,14 @@ def _place(files: Mapping[str, bytes], out: Path) -> Bundle:
             target = made / name
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(data)
-        require_golden(Bundle.open(made))  # the runtime has the last word on what it is given
+        bundle = Bundle.open(made)  # the runtime has the last word on what it is given
+        require_golden(bundle)
         _swap(made, out)
     except OSError as error:
         raise ExportError(f"{out} cannot be written: {error}; nothing was left behind") from error
     finally:
         shutil.rmtree(made, ignore_errors=True)
-    return Bundle.open(out)
+    return replace(bundle, path=out)
 
 
 def _swap(made: Path, out: Path) -> None:

@@ -65,7 +65,8 @@ class Bundle:
 
         Raises:
             BundleError: the folder or its manifest is missing, malformed or of another version.
-            BundleTamperedError: a file is missing, altered, unknown or a link.
+            BundleTamperedError: a file is missing, altered, unknown or a link, or the folder is
+                the shipped bundle's and holds another one.
         """
         folder = default_bundle() if path is None else Path(path)
         try:
@@ -77,7 +78,14 @@ class Bundle:
                 f"bundle {folder} cannot be read: {error}; check its rights"
             ) from error
         sha256 = sha256_hex(data)
-        return cls(folder, manifest, sha256, _trust(manifest.name, sha256), graphs)
+        trust = _trust(manifest.name, sha256)
+        if trust != "shipped" and _is_shipped_place(folder):
+            raise BundleTamperedError(
+                f"bundle {folder} is not the one that this package ships: its {MANIFEST_NAME} has "
+                f"the SHA-256 {sha256}, which the package does not record; install fundus-edge "
+                "again, or keep bundles of your own elsewhere and name them with --bundle"
+            )
+        return cls(folder, manifest, sha256, trust, graphs)
 
     def file(self, name: str) -> Path:
         """Path of a file that the manifest lists.
@@ -129,6 +137,10 @@ def _is_folder(path: Path) -> bool:
         return path.is_dir()
     except OSError:  # a name that is too long, or a folder above that may not be entered
         return False
+
+
+def _is_shipped_place(folder: Path) -> bool:
+    return any(place.exists() and place.samefile(folder) for place in _shipped_places())
 
 
 def _shipped_places() -> tuple[Path, Path]:

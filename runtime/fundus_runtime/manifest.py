@@ -99,7 +99,8 @@ class Manifest:
         default_graphs: which form a kind of engine uses unless told otherwise.
         files: every file of the bundle but the manifest, by POSIX name.
         calibration: of the patient's logits.
-        eye_calibration: of one eye's logits.
+        eye_calibration: of one eye's logits; None where the training had no labels of single eyes,
+            so that the per-eye outputs mean nothing.
         operating_points: thresholds, and the default point.
         intended_use: what the model may be used for.
         licence: terms of the weights.
@@ -114,7 +115,7 @@ class Manifest:
     default_graphs: Mapping[str, str]
     files: Mapping[str, FileRecord]
     calibration: Calibration
-    eye_calibration: Calibration
+    eye_calibration: Calibration | None
     operating_points: OperatingPoints
     intended_use: str
     licence: Any
@@ -246,14 +247,15 @@ def _spec(fields: Any, recorded: Any) -> PreprocessSpec:
     return spec
 
 
-def _calibrations(value: Any, letters: tuple[str, ...]) -> tuple[Calibration, Calibration]:
+def _calibrations(value: Any, letters: tuple[str, ...]) -> tuple[Calibration, Calibration | None]:
     entry = _object(value, "calibration")
     for key in ("patient", "eye"):
         if key not in entry:
             raise BundleError(f"calibration lacks {key!r}; calibrate and export")
+    eye = entry["eye"]
     return (
         Calibration.from_dict(entry["patient"], letters),
-        Calibration.from_dict(entry["eye"], letters),
+        None if eye is None else Calibration.from_dict(eye, letters),
     )
 
 

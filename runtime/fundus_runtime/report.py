@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from importlib import resources
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import cv2
@@ -22,7 +23,7 @@ from fundus_runtime.errors import ResultError
 from fundus_runtime.result import ExamResult, EyeResult
 from fundus_runtime.table import STAGE_NAMES
 
-__all__ = ["render_report", "write_report"]
+__all__ = ["load_template_engine", "render_report", "write_report"]
 
 _PHOTOGRAPH_SIDE_PX = 720
 _JPEG_QUALITY = 88
@@ -80,25 +81,35 @@ def write_report(
     return Path(path)
 
 
-def render_report(
-    result: ExamResult,
-    left_frame: NDArray[np.uint8] | None,
-    right_frame: NDArray[np.uint8] | None,
-) -> str:
-    """The page as text; see `write_report`."""
+def load_template_engine() -> ModuleType:
+    """Import jinja2; called before an exam that ends in a report.
+
+    Raises:
+        ResultError: it is not installed.
+    """
     try:
         import jinja2
     except ImportError as error:
         raise ResultError(
             'the HTML report needs jinja2; install it: pip install "fundus-edge[demo]"'
         ) from error
+    return jinja2
+
+
+def render_report(
+    result: ExamResult,
+    left_frame: NDArray[np.uint8] | None,
+    right_frame: NDArray[np.uint8] | None,
+) -> str:
+    """The page as text; see `write_report`."""
+    jinja2 = load_template_engine()
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     source = resources.files("fundus_runtime").joinpath("templates/report.html.jinja")
     template = environment.from_string(source.read_text("utf-8"))
     headline, advice = _OUTCOME_WORDS[result.outcome]
-    return template.render(
+    page: str = template.render(
         result=result,
         headline=headline,
         advice=advice,
@@ -115,6 +126,7 @@ def render_report(
         provenance=_provenance(result),
         written=datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
     )
+    return page
 
 
 def _eye_view(eye: EyeResult, title: str, frame: NDArray[np.uint8] | None) -> _EyeView:

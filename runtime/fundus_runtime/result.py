@@ -64,7 +64,8 @@ class EyeResult:
         reason: why the eye was not used, in snake_case; None when it was.
         hint: what the operator should do; None when nothing.
         field_of_view: the disc in pixels of the photograph; None where none was found.
-        probabilities: of this eye alone, by class letter; empty when it was not used.
+        probabilities: of this eye alone, by class letter; empty when it was not used, or when the
+            model was trained without labels of single eyes.
         picture: what the preprocessing made of it; not part of the JSON form.
     """
 

@@ -231,10 +231,9 @@ class Screener:
         self, prepared: PreparedEye, encoded: EncodedEyes | None, rows: Mapping[Eye, int]
     ) -> EyeResult:
         probabilities: dict[str, float] = {}
-        if encoded is not None and prepared.eye in rows:
-            probabilities = self._probabilities(
-                self._manifest.eye_calibration, encoded.logits, rows[prepared.eye]
-            )
+        calibration = self._manifest.eye_calibration
+        if encoded is not None and prepared.eye in rows and calibration is not None:
+            probabilities = self._probabilities(calibration, encoded.logits, rows[prepared.eye])
         return EyeResult(
             eye=prepared.eye,
             status=prepared.status,

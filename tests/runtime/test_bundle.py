@@ -275,6 +275,21 @@ def test_shipped_trust_needs_the_recorded_name_and_hash(
     assert Bundle.open(bundle_copy).trust == "unsigned"
 
 
+def test_another_bundle_in_the_shipped_ones_place_is_refused(
+    bundle_copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = tmp_path / "shipped.json"
+    monkeypatch.setattr(bundle_module, "_SHIPPED_HASHES", record)
+    monkeypatch.setattr(bundle_module, "_shipped_places", lambda: (tmp_path / "no", bundle_copy))
+    monkeypatch.delenv("FUNDUS_BUNDLE", raising=False)
+    record.write_text(json.dumps({"tiny": sha256_of_file(bundle_copy / "manifest.json")}))
+    assert Bundle.open().trust == "shipped"
+    record.write_text(json.dumps({"tiny": "0" * 64}))
+    for path in (None, bundle_copy):
+        with pytest.raises(BundleTamperedError, match="not the one that this package ships"):
+            Bundle.open(path)
+
+
 def test_environment_names_the_default_bundle(
     shared_bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,6 +4,7 @@ import json
 import threading
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from fundus_runtime.labels import ClassList
 from fundus_runtime.prepared import prepare_eye
 from fundus_runtime.result import ExamResult
 from fundus_runtime.screener import Screener
+from fundus_runtime.table import format_result
 from fundus_runtime.version import __version__
 
 
@@ -237,3 +239,17 @@ def test_graph_bytes_are_not_read_again_after_verification(bundle_copy, draw) ->
     (bundle_copy / "graphs/encoder.onnx").write_bytes(b"changed after it was verified")
     with Screener.open(bundle) as opened:
         assert opened.screen(draw("D"), draw("D", seed=2)).outcome == "findings"
+
+
+def test_per_eye_outputs_that_were_never_taught_are_not_shown(
+    make_bundle, draw, tmp_path: Path
+) -> None:
+    def without_eyes(manifest: dict[str, Any]) -> None:
+        manifest["calibration"]["eye"] = None
+
+    bundle = make_bundle(tmp_path / "bundle", change=without_eyes)
+    with Screener.open(bundle) as screener:
+        result = screener.screen(draw("D", seed=1), draw("D", seed=2))
+    assert result.outcome == "findings"
+    assert result.left.probabilities == result.right.probabilities == {}
+    assert format_result(result)

@@ -117,7 +117,10 @@ def _screen_exam(arguments: argparse.Namespace) -> int:
     from fundus_runtime.table import format_result
 
     if arguments.report is not None:
+        from fundus_runtime.report import load_template_engine, write_report
+
         require_writable(arguments.report, force=arguments.force)
+        load_template_engine()  # its absence is told before the exam, not after
     left, right = arguments.photographs or (arguments.left_only, arguments.right_only)
     with _open_screener(arguments) as screener:
         left_frame, left_ms = _timed_photograph(left, arguments.max_megapixels)
@@ -127,8 +130,6 @@ def _screen_exam(arguments: argparse.Namespace) -> int:
             screener.prepare("right", right_frame, decode_ms=right_ms),
         )
     if arguments.report is not None:
-        from fundus_runtime.report import write_report
-
         write_report(result, left_frame, right_frame, arguments.report, force=arguments.force)
         _log.info("wrote %s", arguments.report)
     print_text(json_text(result.to_dict()) if arguments.json else format_result(result))

@@ -193,8 +193,9 @@ class Fit:
         row = progress.history[-1]
         checkpoint = self._checkpoint(row)
         save_checkpoint(self.out / "last.safetensors", checkpoint)
-        score = row["val_score"]
-        if progress.best_score is None or score > progress.best_score:
+        score = row.get("val_score")
+        if score is None or progress.best_score is None or score > progress.best_score:
+            # where the validation patients leave the score undefined, the last epoch is the best
             progress.best_score = score
             save_checkpoint(self.out / "best.safetensors", checkpoint)
         progress.scaler = self.trainer.scaler.state_dict()

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Mapping
-from importlib.metadata import version
 from typing import Any
 
+import cv2
+import numpy as np
 import torch
 
 from fundus_runtime.version import __version__
@@ -29,19 +30,21 @@ _TERMS = {
 
 
 def validation_figures(predictions: Predictions, task: str) -> dict[str, float]:
-    """The score that chooses the best epoch, and what it is made of; undefined figures are 0.
+    """The score that chooses the best epoch, and what it is made of, without undefined figures.
 
     The score is the mean of flattened and macro AUC, neither of which depends on calibration.
     """
     labels, scores = predictions.labels, plain_probabilities(predictions.logits, task)
-    auc = metrics.flattened_auc(labels, scores) or 0.0
-    macro = metrics.macro_auc(labels, scores)[0] or 0.0
-    challenge = metrics.challenge_score(labels, scores)
-    return {
-        "val_score": (auc + macro) / 2,
+    auc, (macro, _) = metrics.flattened_auc(labels, scores), metrics.macro_auc(labels, scores)
+    figures = {
+        "val_score": None if auc is None or macro is None else (auc + macro) / 2,
         "val_macro_auc": macro,
-        **{f"val_challenge_{name}": value or 0.0 for name, value in challenge.items()},
+        **{
+            f"val_challenge_{name}": value
+            for name, value in metrics.challenge_score(labels, scores).items()
+        },
     }
+    return {name: value for name, value in figures.items() if value is not None}
 
 
 def checkpoint_of_run(
@@ -93,8 +96,8 @@ def provenance_of_run(
     return {
         "fundus_edge": __version__,
         "torch": torch.__version__,
-        "numpy": version("numpy"),
-        "opencv": version("opencv-python-headless"),
+        "numpy": np.__version__,
+        "opencv": cv2.__version__,
         "python": platform.python_version(),
         "device": device.type,
         "init_weights_sha256": init_weights_sha256,

@@ -1,18 +1,17 @@
 """`fundus-export`: turn checkpoints into what the runtime runs.
 
 Results go to stdout, logs and progress to stderr; the exit status is 0, 1 for a failure with a
-reason, 2 for wrong usage.
+reason, 2 for wrong usage, 130 after Ctrl-C.
 """
 
 from __future__ import annotations
 
 import argparse
-import logging
 import sys
 from collections.abc import Sequence
 
 from fundus_export.commands import bundle
-from fundus_runtime.errors import FundusError, UsageError
+from fundus_runtime.commands.program import run_program
 from fundus_runtime.version import __version__
 
 __all__ = ["build_parser", "main"]
@@ -30,15 +29,9 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; see the module's contract for the exit status."""
     args = build_parser().parse_args(argv)
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    try:
-        return int(args.run(args))
-    except FundusError as error:
-        print(f"fundus-export: {error}", file=sys.stderr)
-        return 2 if isinstance(error, UsageError) else 1
-    except KeyboardInterrupt:
-        print("fundus-export: interrupted; nothing was written", file=sys.stderr)
-        return 1
+    return run_program(
+        "fundus-export", lambda: int(args.run(args)), when_interrupted="nothing was written"
+    )
 
 
 if __name__ == "__main__":

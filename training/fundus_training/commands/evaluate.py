@@ -59,7 +59,6 @@ def run(args: argparse.Namespace) -> int:
     """
     from fundus_training.checkpoint import load_checkpoint
     from fundus_training.figures import Resampling
-    from fundus_training.files import write_atomically
 
     if args.out is not None:
         require_free(args.out, force=args.force)
@@ -75,11 +74,21 @@ def run(args: argparse.Namespace) -> int:
     report = {"checkpoint": _identity(args.checkpoint, checkpoint), **report}
     as_json = json.dumps(report, indent=2, allow_nan=False)
     if args.out is not None:
-        write_atomically(args.out, f"{as_json}\n".encode())
-        _LOG.info("wrote %s", args.out)
+        _write(args.out, as_json)
     print(as_json if args.json else text)
     _LOG.info("evaluated in %.1f s", time.perf_counter() - start)
     return 0
+
+
+def _write(path: Path, as_json: str) -> None:
+    from fundus_training.errors import TrainingError
+    from fundus_training.files import write_atomically
+
+    try:
+        write_atomically(path, f"{as_json}\n".encode())
+    except OSError as error:
+        raise TrainingError(f"{path} cannot be written: {error}; choose another --out") from error
+    _LOG.info("wrote %s", path)
 
 
 def has_dr_grades(folder: Path) -> bool:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from fundus_training.commands.inputs import positive_int, require_device
 
 if TYPE_CHECKING:
+    from fundus_training.fit import FitResult
     from fundus_training.presets import RunConfig
 
 __all__ = ["add_parser", "run"]
@@ -99,14 +100,21 @@ def run(args: argparse.Namespace) -> int:
         cache_dir=args.cache_dir,
     )
     result = fit.run(resume=args.resume)
-    best = max(result.history, key=lambda row: row["val_score"])
-    print(
-        f"{result.best} ({result.best.stat().st_size / 1e6:.1f} MB): epoch {best['epoch']:.0f} of "
-        f"{len(result.history)}, validation macro AUC {best['val_macro_auc']:.3f}, challenge score "
-        f"{best['val_challenge_final']:.3f} before calibration\n"
-        f"next: fundus-train calibrate --checkpoint {result.best} --data {args.data}"
-    )
+    print(_summary(result, args.data))
     return 0
+
+
+def _summary(result: FitResult, data: Path) -> str:
+    """Where the best checkpoint is, how good it is, and what to do next."""
+    best = max(result.history, key=lambda row: row.get("val_score", row["epoch"]))
+    words = {"val_macro_auc": "macro AUC", "val_challenge_final": "challenge score"}
+    figures = [f"{words[name]} {best[name]:.3f}" for name in words if name in best]
+    return (
+        f"{result.best} ({result.best.stat().st_size / 1e6:.1f} MB): epoch {best['epoch']:.0f} of "
+        f"{len(result.history)}, on the validation patients before calibration: "
+        f"{', '.join(figures) or 'no figure is defined'}\n"
+        f"next: fundus-train calibrate --checkpoint {result.best} --data {data}"
+    )
 
 
 def _config(args: argparse.Namespace) -> RunConfig:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -95,6 +96,8 @@ def require_free(path: Path, *, force: bool) -> None:
 
     if not path.parent.is_dir():
         raise UsageError(f"the folder {path.parent} does not exist; create it first")
+    if not os.access(path.parent, os.W_OK):
+        raise UsageError(f"the folder {path.parent} may not be written; choose another")
     if path.exists() and not force:
         raise UsageError(f"{path} exists; choose another name, or overwrite it with --force")
 

@@ -1,17 +1,16 @@
 """`fundus-train`: fit, evaluate and calibrate DMS-Net.
 
 Results go to stdout, logs and progress to stderr; the exit status is 0, 1 for a failure with a
-reason, 2 for wrong usage.
+reason, 2 for wrong usage, 130 after Ctrl-C.
 """
 
 from __future__ import annotations
 
 import argparse
-import logging
 import sys
 from collections.abc import Sequence
 
-from fundus_runtime.errors import FundusError, UsageError
+from fundus_runtime.commands.program import run_program
 from fundus_runtime.version import __version__
 from fundus_training.commands import calibrate, evaluate, fit
 
@@ -31,15 +30,9 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; see the module's contract for the exit status."""
     args = build_parser().parse_args(argv)
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    try:
-        return int(args.run(args))
-    except FundusError as error:
-        print(f"fundus-train: {error}", file=sys.stderr)
-        return 2 if isinstance(error, UsageError) else 1
-    except KeyboardInterrupt:
-        print("fundus-train: interrupted; finished epochs are kept", file=sys.stderr)
-        return 1
+    return run_program(
+        "fundus-train", lambda: int(args.run(args)), when_interrupted="finished epochs are kept"
+    )
 
 
 if __name__ == "__main__":

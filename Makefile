@@ -10,12 +10,15 @@ NATIVE := $(shell find runtime/native -name '*.[ch]pp' -o -name CMakeLists.txt)
 BUILD_INPUTS := pyproject.toml constraints.txt CMakeLists.txt $(NATIVE)
 
 # The pins hold inside pip's isolated builds too; old pip reads the first name, new pip the second.
-export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
-export PIP_BUILD_CONSTRAINT := $(CURDIR)/constraints.txt
+# As a URL, because pip takes a blank in a path for the start of another file.
+empty :=
+CONSTRAINTS := file://$(subst $(empty) ,%20,$(CURDIR))/constraints.txt
+export PIP_CONSTRAINT := $(CONSTRAINTS)
+export PIP_BUILD_CONSTRAINT := $(CONSTRAINTS)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test-install test test-native test-wheel check format clean
+.PHONY: help demo test-install test test-native test-wheel check format ship-bundle clean
 
 help:
 	@echo 'make demo          install the runtime, screen a fundus photograph, write demo/'
@@ -25,6 +28,7 @@ help:
 	@echo 'make test-wheel    build sdist and wheels, run the runtime tests from them on each Python'
 	@echo 'make check         ruff, mypy, clang-format'
 	@echo 'make format        rewrite what ruff and clang-format can'
+	@echo 'make ship-bundle   record bundles/edge as the bundle that this package ships'
 	@echo 'make clean         remove what was built; the virtual environment stays'
 
 demo: $(VENV)/.demo-installed
@@ -52,6 +56,11 @@ format: test-install
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 	$(BIN)/clang-format -i $(filter %.cpp %.hpp,$(NATIVE))
+
+# The shipped bundle is trusted by this hash alone, so that recording it is a step of its own.
+ship-bundle:
+	printf '{"edge": "%s"}\n' "$$(sha256sum bundles/edge/manifest.json | cut -d ' ' -f 1)" \
+	  > runtime/fundus_runtime/shipped.json
 
 clean:
 	rm -rf build dist demo .mypy_cache .pytest_cache .ruff_cache .hypothesis

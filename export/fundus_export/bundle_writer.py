@@ -61,6 +61,7 @@ class BundlePlan:
         checkpoint_bytes: the checkpoint's file, which the bundle carries as it is.
         pairs: real pairs for the parity check, or None for the golden ones alone.
         evaluations: reports of `fundus-train evaluate` for manifest and model card.
+        notes: sentences for both about where the model comes from.
     """
 
     name: str
@@ -69,6 +70,7 @@ class BundlePlan:
     checkpoint_bytes: bytes
     pairs: PreparedPairs | None = None
     evaluations: Sequence[Mapping[str, Any]] = ()
+    notes: Sequence[str] = ()
 
 
 def write_bundle(plan: BundlePlan, out: Path, *, force: bool = False) -> Bundle:
@@ -101,7 +103,9 @@ def write_bundle(plan: BundlePlan, out: Path, *, force: bool = False) -> Bundle:
         _GRAPH_NAMES["encoder"]: graphs.encoder,
         _GRAPH_NAMES["head"]: graphs.head,
         _CHECKPOINT_NAME: plan.checkpoint_bytes,
-        "MODEL_CARD.md": model_card(plan.name, plan.checkpoint, plan.evaluations).encode(),
+        "MODEL_CARD.md": model_card(
+            plan.name, plan.checkpoint, plan.evaluations, plan.notes
+        ).encode(),
         **golden_files(golden),
     }
     manifest = _manifest(plan, fitted, graphs, files, parity)
@@ -217,8 +221,17 @@ def _manifest(
         },
         "operating_points": fitted.points.to_dict(),
         "training_data": {
-            key: checkpoint.training.get(key)
-            for key in ("data_layout", "patients", "positives_in_train", "ungradable_photographs")
+            "notes": list(plan.notes),
+            "init_weights_sha256": checkpoint.provenance.get("init_weights_sha256"),
+            **{
+                key: checkpoint.training.get(key)
+                for key in (
+                    "data_layout",
+                    "patients",
+                    "positives_in_train",
+                    "ungradable_photographs",
+                )
+            },
         },
         "metrics": {"evaluations": [dict(report) for report in plan.evaluations]},
         "parity": parity.to_dict(),

@@ -1,6 +1,7 @@
 """The model card: what a model was trained on, how well it does, and what it is not for.
 
-Markdown, written from the checkpoint and its evaluations alone; no figure is typed by hand.
+Markdown, written from the checkpoint and its evaluations; no figure is typed by hand. What a
+checkpoint cannot know, such as where the initial weights come from, is added as notes.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ def model_card(
     name: str,
     checkpoint: Checkpoint,
     evaluations: Sequence[Mapping[str, Any]],
+    notes: Sequence[str] = (),
 ) -> str:
     """The card of a bundle.
 
@@ -42,6 +44,7 @@ def model_card(
         name: the bundle's name.
         checkpoint: calibrated.
         evaluations: reports of `fundus-train evaluate`, best with the split in their `data`.
+        notes: sentences about where the model comes from.
     """
     parts = [
         f"# Model card: {name}",
@@ -50,7 +53,7 @@ def model_card(
         "",
         *_model(checkpoint),
         "",
-        *_training(checkpoint),
+        *_training(checkpoint, notes),
     ]
     for report in evaluations:
         parts += ["", *_evaluation(report, checkpoint.classes)]
@@ -71,7 +74,7 @@ def _model(checkpoint: Checkpoint) -> list[str]:
     ]
 
 
-def _training(checkpoint: Checkpoint) -> list[str]:
+def _training(checkpoint: Checkpoint, notes: Sequence[str]) -> list[str]:
     split = checkpoint.split
     positives = checkpoint.training.get("positives_in_train", {})
     rows = [
@@ -85,6 +88,7 @@ def _training(checkpoint: Checkpoint) -> list[str]:
         f"{_collection(checkpoint.training)} Patients were split before any augmentation: "
         f"{len(split.train)} to train, {len(split.val)} to validate, {len(split.test)} kept for a "
         "test.",
+        *(line for note in notes for line in ("", note)),
         "",
         "| class | patients in training |",
         "|---|---|",

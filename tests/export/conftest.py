@@ -128,6 +128,7 @@ def bundle_folder(
         *("--checkpoint", trained.checkpoint, "--out", out, "--data", trained.data),
         *("--cache-dir", trained.cache),
         *("--evaluation", trained.validation, "--evaluation", trained.test),
+        *("--note", "Started from random numbers.", "--note", "Drawn fundi alone."),
     )
     assert code == 0
     return out

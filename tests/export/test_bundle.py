@@ -69,6 +69,10 @@ def test_the_bundle_is_whole_and_says_what_it_is(
     assert reported["parity"]["pairs"] == len(checkpoint.split.val)
     assert reported["parity"]["largest_probability_difference"] <= PROBABILITY_LIMIT
     assert reported["training_data"]["patients"] == {"train": 8, "val": 4, "test": 4}
+    notes = ["Started from random numbers.", "Drawn fundi alone."]
+    assert reported["training_data"]["notes"] == notes
+    card = bundle.file("MODEL_CARD.md").read_text("utf-8")
+    assert all(note in card for note in notes)
     assert [r["data"]["split"] for r in reported["metrics"]["evaluations"]] == ["val", "test"]
     assert bundle.file("checkpoint.safetensors").read_bytes() == trained.checkpoint.read_bytes()
     assert checkpoint.calibration is not None

@@ -53,6 +53,13 @@ def add_parser(subparsers: Any) -> None:
         metavar="JSON",
         help="report of `fundus-train evaluate --out`, for manifest and model card; repeatable",
     )
+    parser.add_argument(
+        "--note",
+        action="append",
+        default=[],
+        metavar="TEXT",
+        help="a sentence on the model's origin, for manifest and model card; repeatable",
+    )
     parser.add_argument("--force", action="store_true", help="replace a bundle that is there")
     parser.set_defaults(run=run)
 
@@ -74,6 +81,7 @@ def run(args: argparse.Namespace) -> int:
         checkpoint_bytes=args.checkpoint.read_bytes(),
         pairs=None if args.data is None else _real_pairs(args, checkpoint),
         evaluations=[_report(path, args.checkpoint) for path in args.evaluation],
+        notes=args.note,
     )
     bundle = write_bundle(plan, args.out, force=args.force)
     parity = bundle.manifest.reported["parity"]

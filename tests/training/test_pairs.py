@@ -119,6 +119,7 @@ def test_shapes_and_types(records: list[PatientRecord], store: CropStore) -> Non
 
 # Python 3.12 warns of every fork in a process with threads, which torch always is.
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")  # on one core
 def test_workers_make_the_same_samples(records: list[PatientRecord], store: CropStore) -> None:
     dataset = PairDataset(records, store, augment=STRONG, seed=5)
     dataset.set_epoch(3)

@@ -6,7 +6,6 @@ An epoch depends on seed, epoch number and the state at its start alone.
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,6 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+from fundus_training.cores import usable_cores
 from fundus_training.data.pairs import PairDataset, start_worker
 from fundus_training.errors import TrainingError
 from fundus_training.initial_weights import InitialWeights
@@ -168,7 +168,7 @@ class Trainer:
     ) -> DataLoader[dict[str, Tensor]]:
         workers = self.config.workers
         if workers < 0:
-            workers = min(8, os.cpu_count() or 1) if self.device.type == "cuda" else 0
+            workers = min(8, usable_cores()) if self.device.type == "cuda" else 0
         return DataLoader(
             dataset,
             batch_size=self.config.batch_size,

@@ -27,6 +27,7 @@ import fundus_runtime.preprocess
 from fundus_runtime.labels import EYES, Eye
 from fundus_runtime.preprocess import PreprocessSpec
 from fundus_runtime.version import __version__
+from fundus_training.cores import usable_cores
 from fundus_training.data.crop_files import (
     ABSENT,
     OK,
@@ -169,7 +170,7 @@ def default_cache_dir() -> Path:
 
 
 def _default_threads() -> int:
-    return max(1, min(8, os.cpu_count() or 1))
+    return min(8, usable_cores())
 
 
 def _key_of(records: Sequence[PatientRecord], spec: PreprocessSpec) -> str:

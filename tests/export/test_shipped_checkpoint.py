@@ -1,0 +1,71 @@
+"""The checkpoint that ships is the model in the graphs beside it, and is stored in FP16."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import fundus_runtime.bundle as bundle_module
+from fundus_export.golden import golden_pairs
+from fundus_export.parity import PROBABILITY_LIMIT, answers_of_graphs, answers_of_model, compare
+from fundus_runtime.backends.onnxruntime import OnnxRuntimeBackend
+from fundus_runtime.bundle import Bundle
+from fundus_runtime.preprocess import preprocess
+from fundus_training.checkpoint import Checkpoint, build_model, load_checkpoint
+from fundus_training.presets import preset
+
+
+@pytest.fixture(scope="module")
+def shipped() -> Bundle:
+    return Bundle.open(bundle_module._PACKAGE.parent.parent / "bundles" / "edge")
+
+
+@pytest.fixture(scope="module")
+def checkpoint(shipped: Bundle) -> Checkpoint:
+    return load_checkpoint(shipped.file("checkpoint.safetensors"))
+
+
+def test_it_is_the_preset_that_its_card_names(shipped: Bundle, checkpoint: Checkpoint) -> None:
+    assert checkpoint.model_config == preset("edge").model
+    assert checkpoint.spec == preset("edge").preprocess == shipped.manifest.spec
+    assert checkpoint.calibration is not None
+    assert checkpoint.calibration.points == shipped.manifest.operating_points
+
+
+def test_graphs_and_checkpoint_are_the_same_model(shipped: Bundle, checkpoint: Checkpoint) -> None:
+    left, right = (
+        np.stack([preprocess(pair.frame(eye), checkpoint.spec).tensor for pair in golden_pairs(4)])
+        for eye in ("left", "right")
+    )
+    fitted = checkpoint.calibration
+    assert fitted is not None
+    backend = OnnxRuntimeBackend(
+        *shipped.graph_bytes(shipped.manifest.graphs_for("cpu")),
+        size=checkpoint.spec.size,
+        class_count=len(checkpoint.classes),
+    )
+    expected = answers_of_model(build_model(checkpoint), left, right)
+    came = answers_of_graphs(backend, left, right)
+    parity = compare(expected, came, fitted.patient, fitted.eye, source="golden pairs")
+    assert parity.largest_probability_difference <= PROBABILITY_LIMIT
+
+
+def test_every_matrix_is_a_number_that_fp16_has(checkpoint: Checkpoint) -> None:
+    matrices = {k: t for k, t in checkpoint.state.items() if t.is_floating_point() and t.ndim >= 2}
+    assert len(matrices) > 50
+    assert [k for k, t in matrices.items() if not torch.equal(t, t.half().float())] == []
+
+
+def test_no_patient_is_in_two_parts(checkpoint: Checkpoint) -> None:
+    split = checkpoint.split
+    assert len(set(split.ids("all"))) == len(split.ids("all"))
+    assert len(split.val) >= 400
+
+
+def test_its_file_is_half_of_fp32(shipped: Bundle, checkpoint: Checkpoint) -> None:
+    numbers = sum(tensor.numel() for tensor in checkpoint.state.values())
+    size: int = Path(shipped.file("checkpoint.safetensors")).stat().st_size
+    assert size < 2.3 * numbers

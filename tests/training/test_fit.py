@@ -200,6 +200,16 @@ def test_the_state_of_another_run_is_refused(whole: FitResult, fit: Callable[...
     assert whole.last.with_name("state.safetensors").read_bytes() == before
 
 
+def test_the_state_of_other_labels_is_refused(
+    whole: FitResult, fit: Callable[..., Fit], data: RecordSet
+) -> None:
+    first, *others = data.records
+    flipped = tuple(1 - label for label in first.left_labels or ())
+    changed = replace(data, records=(replace(first, left_labels=flipped), *others))
+    with pytest.raises(CheckpointError, match="run with another config, data set"):
+        fit(whole.last.parent, records=changed).run(resume=True)
+
+
 def test_the_state_of_other_patients_is_refused(
     whole: FitResult, fit: Callable[..., Fit], data: RecordSet
 ) -> None:

@@ -234,6 +234,12 @@ class Fit:
         content = {
             "config": self.config.to_dict(),
             "split": self.split.to_dict(),
+            # the store's name stands for the photographs: their paths, sizes and times
+            "photographs": self.store.folder.name,
+            "labels": [
+                [record.id, record.labels, record.left_labels, record.right_labels]
+                for record in sorted(self.data.records, key=lambda one: one.id)
+            ],
             "init_weights_sha256": self.trainer.init_sha256,
         }
         return sha256_hex(canonical_json(content))

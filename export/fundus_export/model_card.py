@@ -118,13 +118,12 @@ def _evaluation(report: Mapping[str, Any], classes: ClassList) -> list[str]:
 
 def _labelled(report: Mapping[str, Any], classes: ClassList) -> list[str]:
     data, patient = report["data"], report["patient"]
-    split = data.get("split", "validation")
     default = report["operating_points"]["default"]
     point = report["operating_points"]["points"][default]
     lines = [
-        f"## On {data['patients']} {_SPLIT_WORDS.get(split, split)} patients",
+        _heading(data),
         "",
-        f"{_SPLIT_CAUTION.get(split, '')} Probabilities are {report['probabilities']}; intervals "
+        f"{_caution(data)} Probabilities are {report['probabilities']}; intervals "
         f"are 95 % bootstrap intervals over {report['bootstrap']['resamples']} resamples of "
         "patients.",
         "",
@@ -160,14 +159,29 @@ def _labelled(report: Mapping[str, Any], classes: ClassList) -> list[str]:
     return lines
 
 
-_SPLIT_WORDS = {"val": "validation", "test": "test"}
-_SPLIT_CAUTION = {
-    "val": "These patients chose the epoch, the calibration and the thresholds, so that the "
-    "figures lean to the good side.",
-    "validation": "These patients chose the epoch, the calibration and the thresholds, so that "
-    "the figures lean to the good side.",
-    "test": "Nothing was chosen on these patients.",
-}
+def _heading(data: Mapping[str, Any]) -> str:
+    if data.get("split") == "all":
+        return f"## On all {data['patients']} patients of {data['name']}"
+    part = "test" if data.get("split") == "test" else "validation"
+    return f"## On {data['patients']} {part} patients"
+
+
+def _caution(data: Mapping[str, Any]) -> str:
+    """What choices or training these patients have seen."""
+    trained_on = data.get("patients_trained_on", 0)
+    if trained_on:
+        return (
+            f"{trained_on} of these patients were trained on: the figures say how well the model "
+            "remembers, not how well it does."
+        )
+    if data.get("split") == "test":
+        return "Nothing was chosen on these patients."
+    if data.get("split") == "all":
+        return "None of these patients was trained on."
+    return (
+        "These patients chose the epoch, the calibration and the thresholds, so that the figures "
+        "lean to the good side."
+    )
 
 
 def _graded(report: Mapping[str, Any]) -> list[str]:

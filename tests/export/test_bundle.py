@@ -399,6 +399,21 @@ def test_the_model_card_says_what_the_model_is_from_and_what_it_is_not_for(
     assert not re.search(r"None|nan|\{|\}", card)
 
 
+@pytest.mark.parametrize(
+    ("trained_on", "words"),
+    [(8, "8 of these patients were trained on"), (0, "None of these patients was trained on.")],
+)
+def test_the_model_card_says_whether_a_whole_data_set_was_trained_on(
+    bundle_folder: Path, checkpoint: Checkpoint, trained_on: int, words: str
+) -> None:
+    report = Bundle.open(bundle_folder).manifest.reported["metrics"]["evaluations"][0]
+    data = {**report["data"], "split": "all", "name": "clinic", "patients_trained_on": trained_on}
+    card = model_card("tiny", checkpoint, [{**report, "data": data}])
+    assert words in card
+    assert f"## On all {data['patients']} patients of clinic" in card
+    assert "lean to the good side" not in card
+
+
 def test_the_model_card_of_the_users_own_data_does_not_speak_of_odir(
     checkpoint: Checkpoint,
 ) -> None:

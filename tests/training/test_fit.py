@@ -170,7 +170,8 @@ def _tensorboard(run: Path) -> list[tuple[int, float]]:
 
 def test_the_config_is_kept_beside_the_run(whole: FitResult) -> None:
     kept = json.loads(whole.last.with_name("config.json").read_text(encoding="utf-8"))
-    assert RunConfig.from_dict(kept["config"]) == CONFIG
+    # nothing of it comes from the base: it is what `fit --config` needs to run the same again
+    assert RunConfig.from_dict(kept, base=preset("paper")) == CONFIG
 
 
 def test_a_new_run_removes_the_old_one_before_it_starts(

@@ -147,8 +147,8 @@ class Fit:
             for name in RUN_FILES:
                 (self.out / name).unlink(missing_ok=True)
             shutil.rmtree(self.out / "tensorboard", ignore_errors=True)
-        config = {"config": self.config.to_dict(), "init_weights_sha256": self.trainer.init_sha256}
-        write_atomically(self.out / "config.json", canonical_json(config))
+        # as `fit --config` reads it back; the checkpoints say which weights the run started from
+        write_atomically(self.out / "config.json", canonical_json(self.config.to_dict()))
 
     def _run_epochs(self, progress: Progress, stop_after: int) -> None:
         last = min(self.config.train.epochs, stop_after)

@@ -25,6 +25,7 @@ from fundus_runtime.commands.arguments import (
     usage_problem,
 )
 from fundus_runtime.commands.output import json_text, print_text
+from fundus_runtime.commands.program import INTERRUPTED
 from fundus_runtime.errors import FundusError, UsageError
 
 if TYPE_CHECKING:
@@ -34,8 +35,6 @@ if TYPE_CHECKING:
     from fundus_runtime.screener import Screener
 
 __all__ = ["build_parser", "main"]
-
-_INTERRUPTED = 130
 
 # by name, because __name__ is __main__ under `python -m`
 _log = logging.getLogger("fundus_runtime.commands.screen")
@@ -55,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 1
         except KeyboardInterrupt:
             _log.error("interrupted; nothing was written")
-            return _INTERRUPTED
+            return INTERRUPTED
         except BrokenPipeError:
             return 1  # the reader of our output went away, and needs no message
 

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fundus_runtime.errors import SpecError
-from fundus_runtime.preprocess import PreprocessSpec, require_same_spec
+from fundus_runtime.preprocess import PreprocessSpec
 
 # Every checkpoint, graph and bundle in use carries this hash. If it changes, they no longer open:
 # raise `version` and train again, or undo the change.
@@ -166,17 +166,3 @@ def test_missing_key_is_refused_by_name_and_never_filled_in(name: str) -> None:
     del fields[name]
     with pytest.raises(SpecError, match=name):
         PreprocessSpec.from_dict(fields)
-
-
-def test_same_hashes_meet() -> None:
-    ours = PreprocessSpec().sha256
-    require_same_spec(ours, PreprocessSpec().sha256, our_name="graph", their_name="bundle")
-
-
-def test_different_hashes_are_refused_with_both_sides_named() -> None:
-    ours, theirs = PreprocessSpec().sha256, PreprocessSpec(size=448).sha256
-    with pytest.raises(SpecError) as caught:
-        require_same_spec(ours, theirs, our_name="encoder.onnx", their_name="manifest.json")
-    message = str(caught.value)
-    for part in ("encoder.onnx", "manifest.json", ours[:12], theirs[:12]):
-        assert part in message

@@ -70,7 +70,7 @@ def test_the_new_checkpoint_names_what_it_went_on_from(
     ("change", "named"),
     [
         ({"model": {"ccam": False}}, "ccam"),
-        ({"preprocess": {"illumination": "none"}}, "preprocess"),
+        ({"preprocess": {"illumination": "none"}}, CONFIG.preprocess.sha256[:12]),
     ],
 )
 def test_a_checkpoint_of_another_model_is_refused(

@@ -58,8 +58,9 @@ class InitialWeights:
         differing = [k for k in ours if ours[k] != theirs[k] and k != "dropout"]
         if given.classes.letters != classes.letters:
             differing.append("classes")
-        if given.spec.sha256 != config.preprocess.sha256:
-            differing.append("preprocess")
+        ours_sha256, theirs_sha256 = config.preprocess.sha256, given.spec.sha256
+        if theirs_sha256 != ours_sha256:
+            differing.append(f"preprocess ({theirs_sha256[:12]} there, {ours_sha256[:12]} here)")
         if differing:
             raise CheckpointError(
                 f"{self.path} is a checkpoint of another model: {', '.join(differing)} differ; "

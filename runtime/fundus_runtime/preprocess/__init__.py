@@ -26,7 +26,6 @@ from fundus_runtime.preprocess.spec import (
     IMAGENET_STD,
     Illumination,
     PreprocessSpec,
-    require_same_spec,
 )
 
 __all__ = [
@@ -43,7 +42,6 @@ __all__ = [
     "find_field_of_view",
     "normalise_crop",
     "preprocess",
-    "require_same_spec",
     "thumbnail_stride",
     "visible_crop",
 ]

@@ -2,21 +2,20 @@
 
 The spec is immutable, serialises to canonical JSON and is named by the SHA-256 of those bytes. The
 hash travels with checkpoint, ONNX graphs, bundle and engine; two artefacts may only meet when
-their hashes agree (`require_same_spec`).
+their hashes agree, and whoever refuses them names both.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from fundus_runtime.canonical import canonical_json, sha256_hex
 from fundus_runtime.errors import SpecError
 
-__all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "Illumination", "PreprocessSpec", "require_same_spec"]
+__all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "Illumination", "PreprocessSpec"]
 
 Illumination = Literal["subtract", "divide", "none"]
 
@@ -122,25 +121,12 @@ class PreprocessSpec:
 
     def canonical(self) -> bytes:
         """Canonical JSON: sorted keys, no spaces, UTF-8."""
-        return json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":")).encode()
+        return canonical_json(self.to_dict())
 
     @property
     def sha256(self) -> str:
         """SHA-256 of `canonical`, in hexadecimal."""
-        return hashlib.sha256(self.canonical()).hexdigest()
-
-
-def require_same_spec(ours: str, theirs: str, *, our_name: str, their_name: str) -> None:
-    """Raise unless two preprocess hashes agree.
-
-    Raises:
-        SpecError: they differ; the message names both sides.
-    """
-    if ours != theirs:
-        raise SpecError(
-            f"{our_name} was made for preprocessing {ours[:12]} but {their_name} for "
-            f"{theirs[:12]}; export both from the same checkpoint"
-        )
+        return sha256_hex(self.canonical())
 
 
 def _require_int(name: str, value: object, low: int, high: int) -> None:

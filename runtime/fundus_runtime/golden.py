@@ -42,12 +42,16 @@ class GoldenReport:
         return not self.wrong
 
 
-def check_golden(bundle: Bundle, *, threads: int | None = None) -> GoldenReport | None:
+def check_golden(
+    bundle: Bundle, *, threads: int | None = None, screener: Screener | None = None
+) -> GoldenReport | None:
     """Screen the bundle's golden pairs at its default operating point.
 
     Args:
         bundle: verified.
         threads: threads within one operator; None for the engine's own choice.
+        screener: of this bundle, on the engine to check; it stays open. None for the default
+            engine, with `threads`.
 
     Returns:
         What came out, or None where the bundle carries no golden pairs.
@@ -59,24 +63,30 @@ def check_golden(bundle: Bundle, *, threads: int | None = None) -> GoldenReport 
     golden = bundle.manifest.reported.get("golden")
     if golden is None:
         return None
+    if screener is not None:
+        return _screened(bundle, golden, screener)
+    with Screener.open(bundle, threads=threads) as opened:
+        return _screened(bundle, golden, opened)
+
+
+def _screened(bundle: Bundle, golden: Mapping[str, Any], screener: Screener) -> GoldenReport:
     largest, wrong = 0.0, []
-    with Screener.open(bundle, threads=threads) as screener:
-        try:
-            tolerance, pairs = float(golden["probability_tolerance"]), list(golden["pairs"])
-            if not pairs:
-                raise ValueError("there is none")
-            for pair in pairs:
-                left, right = bundle.file(pair["left"]), bundle.file(pair["right"])
-                result = screener.screen_files(left, right)
-                difference = max(_differences(pair, result))
-                largest = max(largest, difference)
-                if not difference <= tolerance or _decides_otherwise(pair, result, tolerance):
-                    wrong.append(str(pair["left"]))
-        except (KeyError, TypeError, ValueError) as error:
-            raise BundleError(
-                f"{bundle.path}: the manifest's golden pairs are malformed ({error!r}); "
-                "export the bundle again"
-            ) from error
+    try:
+        tolerance, pairs = float(golden["probability_tolerance"]), list(golden["pairs"])
+        if not pairs:
+            raise ValueError("there is none")
+        for pair in pairs:
+            left, right = bundle.file(pair["left"]), bundle.file(pair["right"])
+            result = screener.screen_files(left, right)
+            difference = max(_differences(pair, result))
+            largest = max(largest, difference)
+            if not difference <= tolerance or _decides_otherwise(pair, result, tolerance):
+                wrong.append(str(pair["left"]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise BundleError(
+            f"{bundle.path}: the manifest's golden pairs are malformed ({error!r}); "
+            "export the bundle again"
+        ) from error
     return GoldenReport(len(pairs), largest, tolerance, tuple(wrong))
 
 

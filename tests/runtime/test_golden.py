@@ -63,6 +63,14 @@ def test_the_recorded_answers_pass(golden_bundle) -> None:
     assert report.largest_difference < 1e-6
 
 
+def test_a_screener_of_another_engine_can_be_checked_and_stays_open(golden_bundle) -> None:
+    bundle = golden_bundle()
+
+    with Screener.open(bundle) as screener:
+        assert check_golden(bundle, screener=screener) == check_golden(bundle)
+        assert screener.screen(None, None).outcome == "ungradable"
+
+
 def test_a_bundle_without_golden_pairs_has_no_report(shared_bundle) -> None:
     assert check_golden(Bundle.open(shared_bundle)) is None
 

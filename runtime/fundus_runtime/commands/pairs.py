@@ -11,7 +11,7 @@ import csv
 import re
 import sys
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,9 +27,11 @@ from fundus_runtime.version import __version__
 __all__ = [
     "EXTRA_COLUMNS",
     "FIRST_COLUMNS",
+    "PHOTOGRAPH_ENDINGS",
     "PairFiles",
     "PairFolder",
     "find_pairs",
+    "group_pairs",
     "screen_pairs",
 ]
 
@@ -49,7 +51,7 @@ EXTRA_COLUMNS = (
 )
 
 _NAME = re.compile(r"(?P<id>.+)_(?P<eye>left|right)\.(?P<ending>[^.]+)", re.DOTALL)
-_ENDINGS = frozenset({"jpg", "jpeg", "png"})
+PHOTOGRAPH_ENDINGS = frozenset({"jpg", "jpeg", "png"})
 _PAIRS_AHEAD = 3
 
 Row = dict[str, object]
@@ -77,15 +79,26 @@ class PairFolder:
 
 
 def find_pairs(folder: str | Path) -> PairFolder:
-    """List a folder's pairs.
-
-    Where an eye has no JPEG or PNG but another file of its name, that file stands for it, so that
-    the pair gets a row that says what came.
+    """List a folder's pairs; see `group_pairs`.
 
     Raises:
         UsageError: the folder is missing, or no file in it is named like a photograph of a pair.
     """
-    paths = _files_of(Path(folder))
+    found = group_pairs(_files_of(Path(folder)))
+    if not found.pairs:
+        raise UsageError(
+            f"{folder} holds no photographs of pairs ({found.others} other files); "
+            "name them <id>_left.jpg and <id>_right.jpg (or .jpeg, .png)"
+        )
+    return found
+
+
+def group_pairs(paths: Iterable[Path]) -> PairFolder:
+    """Group files into pairs by their names alone; none at all are no error.
+
+    Where an eye has no JPEG or PNG but another file of its name, that file stands for it, so that
+    the pair gets a row that says what came.
+    """
     images: dict[str, PairFiles] = {}
     elsewhere: list[tuple[str, Eye, Path]] = []
     others = 0
@@ -95,7 +108,7 @@ def find_pairs(folder: str | Path) -> PairFolder:
             others += 1
             continue
         eye: Eye = "left" if match["eye"] == "left" else "right"
-        if match["ending"].lower() in _ENDINGS:
+        if match["ending"].lower() in PHOTOGRAPH_ENDINGS:
             images.setdefault(match["id"], PairFiles(match["id"])).of(eye).append(path)
         else:
             elsewhere.append((match["id"], eye, path))
@@ -105,11 +118,6 @@ def find_pairs(folder: str | Path) -> PairFolder:
             others += 1
         else:
             images.setdefault(name, PairFiles(name)).of(eye).append(path)
-    if not images:
-        raise UsageError(
-            f"{folder} holds no photographs of pairs ({others} other files); "
-            "name them <id>_left.jpg and <id>_right.jpg (or .jpeg, .png)"
-        )
     ordered = sorted(images.values(), key=lambda pair: _natural_key(pair.id))
     return PairFolder(tuple(ordered), others)
 

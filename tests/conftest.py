@@ -1,15 +1,21 @@
-"""What all tests share: the real photographs, and which tests this machine cannot run."""
+"""What all tests share: the real photographs, a key that all of them trust and that signs their own
+bundles, and which tests this machine cannot run.
+"""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import HealthCheck, settings
 
 import fundus_runtime
 import fundus_runtime._native
+from fundus_runtime.signature import Signature, signed_message
 
 # The same examples on every run and no deadline: a test must not fail because its machine is slow
 # or its luck bad. HYPOTHESIS_PROFILE=explore looks for new counterexamples.
@@ -34,6 +40,52 @@ def fundus_data() -> Path:
     if not (folder / "odir").is_dir():
         pytest.fail(f"FUNDUS_DATA is {name!r}, which holds no folder odir/; correct or unset it")
     return folder
+
+
+@pytest.fixture(scope="session")
+def signing_key(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A private key's file, its public half beside it."""
+    key = Ed25519PrivateKey.generate()
+    file = tmp_path_factory.mktemp("keys") / "tests"
+    file.touch(0o600)
+    file.write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+    )
+    file.with_name("tests.pub").write_bytes(
+        key.public_key().public_bytes(
+            serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+        )
+    )
+    return file
+
+
+@pytest.fixture(scope="session", autouse=True)
+def trusted_keys(signing_key: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The only folder of trusted keys, whatever this machine has; it holds the tests' key."""
+    folder = tmp_path_factory.mktemp("trusted-keys")
+    (folder / "tests.pub").write_bytes(signing_key.with_name("tests.pub").read_bytes())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FUNDUS_TRUSTED_KEYS", str(folder))
+        yield folder
+
+
+@pytest.fixture(scope="session")
+def sign_bundle(signing_key: Path) -> Callable[[Path], Path]:
+    """Signs a bundle's manifest as it is, with the tests' key."""
+    key = serialization.load_pem_private_key(signing_key.read_bytes(), None)
+    assert isinstance(key, Ed25519PrivateKey)
+
+    def sign(folder: Path) -> Path:
+        message = signed_message((folder / "manifest.json").read_bytes())
+        signature = Signature(key.public_key().public_bytes_raw(), key.sign(message))
+        (folder / "signature.json").write_bytes(signature.to_bytes())
+        return folder
+
+    return sign
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -17,10 +17,11 @@ from pathlib import Path
 
 import pytest
 
-from fundus_runtime import bundle
+from fundus_runtime import shipped
 from fundus_runtime.commands import arguments, pairs
 from fundus_runtime.manifest import _OPTIONAL, _REQUIRED
 from fundus_runtime.preprocess import FieldOfView, PreprocessSpec
+from fundus_runtime.signature import parse_signature
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -125,12 +126,17 @@ def test_every_option_is_on_its_page() -> None:
     expected = {
         "run.md": options(arguments.build_parser()),
         "export.md": options(subparser(export.build_parser, "bundle")),
+        "signing.md": {
+            option
+            for name in ("keygen", "sign", "verify")
+            for option in options(subparser(export.build_parser, name))
+        },
         "train.md": options(subparser(train.build_parser, "fit")),
     }
     assert {
         name: sorted(o for o in wanted if o not in (DOCS / name).read_text("utf-8"))
         for name, wanted in expected.items()
-    } == {"run.md": [], "export.md": [], "train.md": []}
+    } == {name: [] for name in expected}
 
 
 def prose(page: Path) -> str:
@@ -167,8 +173,8 @@ def test_python_on_the_page_compiles(name: str) -> None:
 
 
 def test_the_screening_example_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(bundle.BUNDLE_VARIABLE, raising=False)
-    if not any((place / "manifest.json").is_file() for place in bundle._shipped_places()):
+    monkeypatch.delenv(shipped.BUNDLE_VARIABLE, raising=False)
+    if not any((place / "manifest.json").is_file() for place in shipped.shipped_places()):
         pytest.skip("the example opens the shipped bundle, which is not there")
     (example,) = (b for b in blocks(DOCS / "run.md", "python") if "Screener" in b)
 
@@ -178,6 +184,12 @@ def test_the_screening_example_runs(monkeypatch: pytest.MonkeyPatch) -> None:
 
     assert done.returncode == 0, done.stderr
     assert done.stdout.split()[0] in ("normal", "findings", "uncertain")
+
+
+def test_the_signature_on_the_page_is_one() -> None:
+    (example,) = blocks(DOCS / "signing.md", "json")
+
+    assert parse_signature(example.encode("ascii")).to_bytes() == example.encode("ascii")
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

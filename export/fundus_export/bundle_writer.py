@@ -23,11 +23,14 @@ from fundus_export.golden import golden_entry, golden_files, golden_pairs, requi
 from fundus_export.graphs import GraphBytes, export_graphs
 from fundus_export.model_card import INTENDED_USE, model_card
 from fundus_export.parity import Answers, Parity, answers_of_graphs, answers_of_model, compare
+from fundus_export.signing import SigningKey, sign_manifest
 from fundus_runtime.backends.onnxruntime import OnnxRuntimeBackend
 from fundus_runtime.bundle import Bundle
 from fundus_runtime.canonical import sha256_hex
 from fundus_runtime.manifest import BUNDLE_FORMAT, MANIFEST_NAME, SCHEMA_VERSION
 from fundus_runtime.preprocess import preprocess
+from fundus_runtime.signature import SIGNATURE_NAME
+from fundus_runtime.trusted_keys import TrustedKeys
 from fundus_runtime.version import __version__
 from fundus_training.calibrate import FittedCalibration
 from fundus_training.checkpoint import Checkpoint, build_model
@@ -73,13 +76,16 @@ class BundlePlan:
     notes: Sequence[str] = ()
 
 
-def write_bundle(plan: BundlePlan, out: Path, *, force: bool = False) -> Bundle:
+def write_bundle(
+    plan: BundlePlan, out: Path, *, force: bool = False, key: SigningKey | None = None
+) -> Bundle:
     """Export, compare, write, and open what was written.
 
     Args:
         plan: what to write.
         out: the bundle's folder; its parent must exist.
         force: replace a bundle that is there.
+        key: to sign it with; None leaves it unsigned, and refused by robots until it is.
 
     Raises:
         ExportError: the checkpoint is not calibrated, the graphs differ from the model, the
@@ -112,7 +118,9 @@ def write_bundle(plan: BundlePlan, out: Path, *, force: bool = False) -> Bundle:
     manifest["golden"] = golden_entry(golden, _golden_answers(expected, fitted))
     text = json.dumps(manifest, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False)
     files[MANIFEST_NAME] = (text + "\n").encode()
-    return _place(files, out)
+    if key is not None:
+        files[SIGNATURE_NAME] = sign_manifest(files[MANIFEST_NAME], key).to_bytes()
+    return _place(files, out, TrustedKeys() if key is None else key.trusted())
 
 
 def _calibration_of(checkpoint: Checkpoint) -> FittedCalibration:
@@ -248,7 +256,7 @@ def _manifest(
     }
 
 
-def _place(files: Mapping[str, bytes], out: Path) -> Bundle:
+def _place(files: Mapping[str, bytes], out: Path, keys: TrustedKeys) -> Bundle:
     try:
         made = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
     except OSError as error:
@@ -259,7 +267,8 @@ def _place(files: Mapping[str, bytes], out: Path) -> Bundle:
             target = made / name
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(data)
-        bundle = Bundle.open(made)  # the runtime has the last word on what it is given
+        # the runtime has the last word on what it is given
+        bundle = Bundle.open(made, trusted_keys=keys, require_trust=False)
         require_golden(bundle)
         _swap(made, out)
     except OSError as error:

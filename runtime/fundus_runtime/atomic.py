@@ -53,13 +53,16 @@ def _writable(target: Path, force: bool) -> Path:
 
 
 @contextmanager
-def atomic_text(path: str | Path, *, force: bool, newline: str | None = None) -> Iterator[TextIO]:
+def atomic_text(
+    path: str | Path, *, force: bool, newline: str | None = None, mode: int = 0o666
+) -> Iterator[TextIO]:
     """Open a UTF-8 text file that appears under its name only when the block ends well.
 
     Args:
         path: the file to write.
         force: replace an existing file.
         newline: as for `open`; the csv module wants "".
+        mode: rights of the file from its first byte on, less what the umask takes away.
 
     Raises:
         ResultError: the file cannot be written.
@@ -68,7 +71,10 @@ def atomic_text(path: str | Path, *, force: bool, newline: str | None = None) ->
     partial = target.with_name(f".{target.name}.{secrets.token_hex(4)}.partial")
     try:
         # ids come from file names, which may hold bytes that are no UTF-8; they go out as they came
-        with partial.open("x", encoding="utf-8", errors="surrogateescape", newline=newline) as out:
+        descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+        with os.fdopen(
+            descriptor, "w", encoding="utf-8", errors="surrogateescape", newline=newline
+        ) as out:
             yield out
             out.flush()
             os.fsync(out.fileno())

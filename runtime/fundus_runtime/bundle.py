@@ -1,23 +1,22 @@
 """Opens a model bundle: a folder whose manifest lists every other file with its SHA-256.
 
-`Bundle.open` verifies everything before anything is used. Each file is read once; the graphs' bytes
-are kept as they were verified, so that what runs is what was checked, whatever happens to the disk
-afterwards.
+`Bundle.open` verifies everything before anything is used: first who vouches for the manifest, which
+is not even parsed before that is settled, then every file against it. Each file is read once; the
+graphs' bytes are kept as they were verified, so that what runs is what was checked, whatever
+happens to the disk afterwards.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
 from fundus_runtime.canonical import sha256_hex
-from fundus_runtime.errors import BundleError, BundleTamperedError
+from fundus_runtime.errors import BundleError, BundleTamperedError, BundleUntrustedError
 from fundus_runtime.manifest import (
     MANIFEST_NAME,
     FileRecord,
@@ -25,15 +24,13 @@ from fundus_runtime.manifest import (
     Manifest,
     parse_manifest,
 )
+from fundus_runtime.shipped import default_bundle, is_shipped_hash, is_shipped_place
+from fundus_runtime.signature import MAX_SIGNATURE_BYTES, SIGNATURE_NAME
+from fundus_runtime.trust import Trust, vouch_for
+from fundus_runtime.trusted_keys import TrustedKeys
 
-__all__ = ["BUNDLE_VARIABLE", "Bundle", "Trust", "default_bundle"]
+__all__ = ["Bundle"]
 
-Trust = Literal["shipped", "unsigned"]
-
-BUNDLE_VARIABLE = "FUNDUS_BUNDLE"
-SHIPPED_NAME = "edge"
-_PACKAGE = Path(__file__).resolve().parent
-_SHIPPED_HASHES = _PACKAGE / "shipped.json"
 _MAX_MANIFEST_BYTES = 16 * 1024 * 1024
 _CHUNK_BYTES = 1 << 20
 
@@ -46,46 +43,59 @@ class Bundle:
         path: its folder.
         manifest: its description.
         sha256: SHA-256 of `manifest.json`, which names the bundle as a whole.
-        trust: `shipped` when this package records that hash as its own bundle's, else `unsigned`:
-            the files are whole, but nobody vouches for where they come from.
+        trust: `shipped` when this package records that hash as its own bundle's, `signed` when a
+            key that this machine trusts signed it. `unsigned` is for the tools of the export: the
+            files are whole, but nobody vouches for where they come from.
+        signer: id of the trusted key that signed it; None where there is none.
     """
 
     path: Path
     manifest: Manifest
     sha256: str
     trust: Trust
+    signer: str | None
     _graphs: Mapping[str, bytes] = field(repr=False)
 
     @classmethod
-    def open(cls, path: str | Path | None = None) -> Bundle:
+    def open(
+        cls,
+        path: str | Path | None = None,
+        *,
+        trusted_keys: TrustedKeys | None = None,
+        require_trust: bool = True,
+    ) -> Bundle:
         """Verify a bundle's folder and open it.
 
         Args:
             path: the folder; None for `default_bundle()`.
+            trusted_keys: who may vouch for it; None for the keys that this machine trusts.
+            require_trust: False on a build host alone, to export, check and sign what nobody
+                vouches for yet; a damaged signature is refused even then.
 
         Raises:
             BundleError: the folder or its manifest is missing, malformed or of another version.
+            BundleUntrustedError: nobody vouches for it, or its signature does not fit.
             BundleTamperedError: a file is missing, altered, unknown or a link, or the folder is
                 the shipped bundle's and holds another one.
+            TrustedKeysError: the trusted keys cannot be relied upon.
         """
         folder = default_bundle() if path is None else Path(path)
         try:
             data = _read_manifest(folder)
+            sha256 = sha256_hex(data)
+            if require_trust:
+                _require_shipped_in_its_place(folder, sha256)
+            signature = _read_small(folder, SIGNATURE_NAME, MAX_SIGNATURE_BYTES)
+            verdict = vouch_for(folder, data, signature, trusted_keys)
+            if require_trust and verdict.doubt is not None:
+                raise BundleUntrustedError(verdict.doubt)
             manifest = _parsed(data, folder)
             graphs = _verified_graphs(folder, manifest)
         except OSError as error:
             raise BundleError(
                 f"bundle {folder} cannot be read: {error}; check its rights"
             ) from error
-        sha256 = sha256_hex(data)
-        trust = _trust(manifest.name, sha256)
-        if trust != "shipped" and _is_shipped_place(folder):
-            raise BundleTamperedError(
-                f"bundle {folder} is not the one that this package ships: its {MANIFEST_NAME} has "
-                f"the SHA-256 {sha256}, which the package does not record; install fundus-edge "
-                "again, or keep bundles of your own elsewhere and name them with --bundle"
-            )
-        return cls(folder, manifest, sha256, trust, graphs)
+        return cls(folder, manifest, sha256, verdict.trust, verdict.signer, graphs)
 
     def file(self, name: str) -> Path:
         """Path of a file that the manifest lists.
@@ -105,67 +115,40 @@ class Bundle:
         return self._graphs[graphs.encoder], self._graphs[graphs.head]
 
 
-def default_bundle() -> Path:
-    """Folder of the bundle that is used when none is named.
-
-    `$FUNDUS_BUNDLE` first, then the bundle inside the installed package, then `bundles/edge` of the
-    source tree that this package runs from.
-
-    Raises:
-        BundleError: none of the three is there.
-    """
-    if named := os.environ.get(BUNDLE_VARIABLE):
-        if not _is_folder(Path(named)):
-            raise BundleError(
-                f"${BUNDLE_VARIABLE} is {named!r}, which is no folder; "
-                "set it to a bundle's folder or unset it"
-            )
-        return Path(named)
-    places = _shipped_places()
-    for place in places:
-        if (place / MANIFEST_NAME).is_file():
-            return place
-    looked = " nor ".join(str(place) for place in places)
-    raise BundleError(
-        f"no bundle: none was given, ${BUNDLE_VARIABLE} is not set, and the shipped one is neither "
-        f"at {looked}; give one with --bundle DIR or set ${BUNDLE_VARIABLE}"
-    )
-
-
-def _is_folder(path: Path) -> bool:
-    try:
-        return path.is_dir()
-    except OSError:  # a name that is too long, or a folder above that may not be entered
-        return False
-
-
-def _is_shipped_place(folder: Path) -> bool:
-    return any(place.exists() and place.samefile(folder) for place in _shipped_places())
-
-
-def _shipped_places() -> tuple[Path, Path]:
-    return (
-        _PACKAGE / "bundles" / SHIPPED_NAME,
-        _PACKAGE.parent.parent / "bundles" / SHIPPED_NAME,
-    )
-
-
 def _read_manifest(folder: Path) -> bytes:
     if not folder.is_dir():
         raise BundleError(f"bundle {folder} is no folder; give the folder with {MANIFEST_NAME}")
-    file = folder / MANIFEST_NAME
-    if not file.exists():
+    data = _read_small(folder, MANIFEST_NAME, _MAX_MANIFEST_BYTES)
+    if data is None:
         raise BundleError(
             f"bundle {folder} has no {MANIFEST_NAME}; give the folder that fundus-export wrote"
         )
-    _require_plain_file(file, MANIFEST_NAME, folder)
-    size = file.stat().st_size
-    if size > _MAX_MANIFEST_BYTES:
+    return data
+
+
+def _read_small(folder: Path, name: str, limit: int) -> bytes | None:
+    """A file that is read before anybody vouches for it; None where there is none."""
+    file = folder / name
+    if not file.exists() and not file.is_symlink():
+        return None
+    _require_plain_file(file, name, folder)
+    with file.open("rb") as stream:
+        data = stream.read(limit + 1)
+    if len(data) > limit:
         raise BundleError(
-            f"bundle {folder}: {MANIFEST_NAME} has {size} bytes, expected at most "
-            f"{_MAX_MANIFEST_BYTES}; it is no manifest"
+            f"bundle {folder}: {name} has {file.stat().st_size} bytes, expected at most {limit}; "
+            "it is not what fundus-export wrote: copy the bundle again"
         )
-    return file.read_bytes()
+    return data
+
+
+def _require_shipped_in_its_place(folder: Path, sha256: str) -> None:
+    if is_shipped_place(folder) and not is_shipped_hash(sha256):
+        raise BundleTamperedError(
+            f"bundle {folder} is not the one that this package ships: its {MANIFEST_NAME} has the "
+            f"SHA-256 {sha256}, which the package does not record; install fundus-edge again, or "
+            "keep bundles of your own elsewhere and name them with --bundle"
+        )
 
 
 def _parsed(data: bytes, folder: Path) -> Manifest:
@@ -177,8 +160,7 @@ def _parsed(data: bytes, folder: Path) -> Manifest:
 
 def _verified_graphs(folder: Path, manifest: Manifest) -> dict[str, bytes]:
     """Check every file against the manifest and keep the bytes of the graphs."""
-    present = set(_files_of(folder))
-    present.discard(MANIFEST_NAME)
+    present = set(_files_of(folder)) - {MANIFEST_NAME, SIGNATURE_NAME}
     if missing := sorted(set(manifest.files) - present):
         raise BundleTamperedError(
             f"bundle {folder} lacks {', '.join(missing)}, which {MANIFEST_NAME} lists; "
@@ -238,11 +220,3 @@ def _verified(folder: Path, name: str, record: FileRecord, *, keep: bool) -> byt
             f"{record.sha256}; copy the bundle again"
         )
     return b"".join(chunks) if keep else None
-
-
-def _trust(name: str, sha256: str) -> Trust:
-    try:
-        shipped = json.loads(_SHIPPED_HASHES.read_text("utf-8"))
-    except FileNotFoundError:
-        return "unsigned"
-    return "shipped" if shipped.get(name) == sha256 else "unsigned"

@@ -1,4 +1,4 @@
-"""Looks at this machine: engines, GPU, CPU features, bundle, versions.
+"""Looks at this machine: engines, GPU, CPU features, trusted keys, bundle, versions.
 
 It reports and never fails: what is missing or broken is part of the report.
 """
@@ -17,6 +17,7 @@ from typing import Any
 from fundus_runtime.bundle import Bundle
 from fundus_runtime.errors import FundusError
 from fundus_runtime.golden import check_golden
+from fundus_runtime.trusted_keys import TrustedKeys
 from fundus_runtime.version import __version__
 
 __all__ = ["examine", "format_findings"]
@@ -40,6 +41,7 @@ def examine(bundle: str | Path | None = None) -> dict[str, Any]:
         "cpu_features": _cpu_features(),
         "engines": {"onnxruntime": _onnxruntime(), "tensorrt": _module("tensorrt")},
         "gpu": _gpu(),
+        "trusted_keys": _trusted_keys(),
         "bundle": _bundle(bundle),
     }
 
@@ -64,7 +66,8 @@ def _lines_of(value: Any) -> list[str]:
 
 def _words(value: Any) -> str:
     if isinstance(value, dict):
-        return ", ".join(f"{key} {_words(one)}" for key, one in value.items() if one is not None)
+        parts = (f"{key} {_words(one)}" for key, one in value.items() if one is not None)
+        return ", ".join(parts) or "none"
     if isinstance(value, list):
         return ", ".join(str(one) for one in value) or "none"
     if isinstance(value, bool):
@@ -160,6 +163,20 @@ def _nvidia_smi() -> list[str]:
     return [line.strip() for line in done.stdout.splitlines() if line.strip()]
 
 
+def _trusted_keys() -> dict[str, Any]:
+    """Who may vouch for a bundle here, by key id, and where that was looked up."""
+    try:
+        found = TrustedKeys.find()
+    except FundusError as error:
+        return {"folders": [], "absent": [], "keys": {}, "problem": str(error)}
+    return {
+        "folders": [str(folder) for folder in found.folders],
+        "absent": [str(folder) for folder in found.absent],
+        "keys": dict(found.sources),
+        "problem": None,
+    }
+
+
 def _bundle(path: str | Path | None) -> dict[str, Any]:
     try:
         bundle = Bundle.open(path)
@@ -173,6 +190,7 @@ def _bundle(path: str | Path | None) -> dict[str, Any]:
         "name": manifest.name,
         "version": manifest.version,
         "trust": bundle.trust,
+        "signer": bundle.signer,
         "sha256": bundle.sha256,
         "classes": list(manifest.classes.letters),
         "graphs": sorted(manifest.graphs),

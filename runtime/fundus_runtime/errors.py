@@ -9,12 +9,15 @@ from __future__ import annotations
 __all__ = [
     "BundleError",
     "BundleTamperedError",
+    "BundleUntrustedError",
     "EngineError",
     "EngineMissingError",
     "FundusError",
     "ImageError",
+    "PlanError",
     "ResultError",
     "SpecError",
+    "TrustedKeysError",
     "UngradableError",
     "UsageError",
 ]
@@ -62,12 +65,24 @@ class BundleTamperedError(BundleError):
     """A bundle's files are not the ones that its manifest lists."""
 
 
+class BundleUntrustedError(BundleError):
+    """Nobody whom this machine trusts vouches for a bundle: unsigned, a stranger's, or altered."""
+
+
+class TrustedKeysError(BundleError):
+    """The keys that this machine trusts are not there, or cannot be relied upon."""
+
+
 class EngineError(FundusError):
     """The inference engine failed, or answered something that cannot be a result."""
 
 
 class EngineMissingError(EngineError):
     """The inference engine that was asked for is not installed."""
+
+
+class PlanError(EngineError):
+    """A TensorRT plan is missing, altered, or was built for another device or bundle."""
 
 
 class ResultError(FundusError):

@@ -18,6 +18,7 @@ from fundus_runtime.calibration import Calibration, OperatingPoints
 from fundus_runtime.errors import BundleError, SpecError
 from fundus_runtime.labels import ClassList
 from fundus_runtime.preprocess import PreprocessSpec
+from fundus_runtime.signature import SIGNATURE_NAME
 
 __all__ = [
     "BUNDLE_FORMAT",
@@ -290,7 +291,7 @@ def _require_inner_name(name: str) -> None:
         or ".." in path.parts
         or str(path) != name
         or any(mark in name for mark in ("\\", ":", "\0"))
-        or name == MANIFEST_NAME
+        or name in (MANIFEST_NAME, SIGNATURE_NAME)
     ):
         raise BundleError(
             f"the manifest lists the file name {name!r}, but names must be plain paths within "

@@ -144,12 +144,14 @@ def _provenance(result: ExamResult) -> list[tuple[str, Any]]:
     bundle, engine = result.bundle, result.engine
     trust = {
         "shipped": "shipped with this package",
+        "signed": "signed with a key that this machine trusts",
         "unsigned": "unsigned: files are whole, origin not vouched for",
     }
     return [
         ("Software", f"fundus-edge {result.package_version}"),
         ("Bundle", f"{bundle.name} {bundle.version}"),
         ("Bundle trust", trust.get(bundle.trust, bundle.trust)),
+        ("Bundle signer", bundle.signer or "none"),
         ("Bundle SHA-256", bundle.sha256),
         ("Encoder SHA-256", bundle.encoder_sha256),
         ("Head SHA-256", bundle.head_sha256),

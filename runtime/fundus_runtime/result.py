@@ -122,12 +122,24 @@ class EngineIdentity:
 
 @dataclass(frozen=True)
 class BundleIdentity:
-    """Which model it was: names, the manifest's hash, trust, and the hashes of what ran."""
+    """Which model it was: names, the manifest's hash, who vouches, and the hashes of what ran.
+
+    Attributes:
+        name: of the bundle.
+        version: of the bundle.
+        sha256: of its manifest.
+        trust: `shipped`, `signed` or, in tools of the export alone, `unsigned`.
+        signer: id of the trusted key that signed it; None where there is none.
+        encoder_sha256: of the encoder's file.
+        head_sha256: of the head's file.
+        preprocess_sha256: of the preprocessing spec.
+    """
 
     name: str
     version: str
     sha256: str
     trust: str
+    signer: str | None
     encoder_sha256: str
     head_sha256: str
     preprocess_sha256: str

@@ -76,7 +76,7 @@ class Screener:
             operating_point: name of the operating point; None for the bundle's default.
 
         Raises:
-            BundleError: the bundle is missing or not what its manifest says.
+            BundleError: the bundle is missing, not what its manifest says, or not to be trusted.
             EngineError: the engine is missing or cannot run the model.
             UsageError: an unknown backend or operating point.
         """
@@ -319,6 +319,7 @@ def _identity_of(bundle: Bundle, graphs: GraphPair) -> BundleIdentity:
         version=manifest.version,
         sha256=bundle.sha256,
         trust=bundle.trust,
+        signer=bundle.signer,
         encoder_sha256=manifest.files[graphs.encoder].sha256,
         head_sha256=manifest.files[graphs.head].sha256,
         preprocess_sha256=manifest.spec.sha256,

@@ -90,8 +90,10 @@ def _latency_lines(result: ExamResult) -> list[str]:
 def _provenance_lines(result: ExamResult) -> list[str]:
     bundle, engine = result.bundle, result.engine
     threads = f"{engine.threads} thread{'' if engine.threads == 1 else 's'}"
+    signer = "" if bundle.signer is None else f", signer {bundle.signer[:16]}"
     return [
-        f"bundle     {bundle.name} {bundle.version} ({bundle.trust}), sha256 {bundle.sha256[:16]}",
+        f"bundle     {bundle.name} {bundle.version} ({bundle.trust}{signer}), "
+        f"sha256 {bundle.sha256[:16]}",
         f"engine     {engine.backend} {engine.provider}, {engine.dialect}, {threads}; "
         f"fundus-edge {result.package_version}",
         "For research only. Not a medical device.",

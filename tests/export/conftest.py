@@ -120,15 +120,19 @@ def run_export() -> Callable[..., int]:
 
 @pytest.fixture(scope="session")
 def bundle_folder(
-    trained: Trained, run_export: Callable[..., int], tmp_path_factory: pytest.TempPathFactory
+    trained: Trained,
+    run_export: Callable[..., int],
+    signing_key: Path,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Path:
-    """The bundle of the tiny checkpoint, compared on real pairs; no test may change it."""
+    """The signed bundle of the tiny checkpoint, compared on real pairs; no test may change it."""
     out = tmp_path_factory.mktemp("bundles") / "tiny"
     code = run_export(
         *("--checkpoint", trained.checkpoint, "--out", out, "--data", trained.data),
         *("--cache-dir", trained.cache),
         *("--evaluation", trained.validation, "--evaluation", trained.test),
         *("--note", "Started from random numbers.", "--note", "Drawn fundi alone."),
+        *("--sign-with", signing_key),
     )
     assert code == 0
     return out

@@ -8,19 +8,19 @@ import numpy as np
 import pytest
 import torch
 
-import fundus_runtime.bundle as bundle_module
 from fundus_export.golden import golden_pairs
 from fundus_export.parity import PROBABILITY_LIMIT, answers_of_graphs, answers_of_model, compare
 from fundus_runtime.backends.onnxruntime import OnnxRuntimeBackend
 from fundus_runtime.bundle import Bundle
 from fundus_runtime.preprocess import preprocess
+from fundus_runtime.shipped import shipped_places
 from fundus_training.checkpoint import Checkpoint, build_model, load_checkpoint
 from fundus_training.presets import preset
 
 
 @pytest.fixture(scope="module")
 def shipped() -> Bundle:
-    return Bundle.open(bundle_module._PACKAGE.parent.parent / "bundles" / "edge")
+    return Bundle.open(shipped_places()[1])
 
 
 @pytest.fixture(scope="module")

@@ -190,7 +190,7 @@ def write_bundle(
     head: bytes | None = None,
     change: Callable[[dict[str, Any]], None] | None = None,
 ) -> Path:
-    """A whole bundle; `change` edits the manifest before it is written."""
+    """A whole bundle without a signature; `change` edits the manifest before it is written."""
     files = {
         "graphs/encoder.onnx": encoder or encoder_graph(classes.letters),
         "graphs/head.onnx": head or head_graph(classes.letters),
@@ -207,20 +207,23 @@ def write_bundle(
 
 
 @pytest.fixture(scope="session")
-def shared_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny bundle that no test may change."""
-    return write_bundle(tmp_path_factory.mktemp("bundle") / "tiny")
+def shared_bundle(
+    make_bundle: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """A tiny signed bundle that no test may change."""
+    return make_bundle(tmp_path_factory.mktemp("bundle") / "tiny")
 
 
 @pytest.fixture
 def bundle_copy(shared_bundle: Path, tmp_path: Path) -> Path:
-    """A tiny bundle of the test's own."""
+    """A tiny signed bundle of the test's own."""
     return Path(shutil.copytree(shared_bundle, tmp_path / "bundle"))
 
 
 @pytest.fixture(scope="session")
-def make_bundle() -> Callable[..., Path]:
-    return write_bundle
+def make_bundle(sign_bundle: Callable[[Path], Path]) -> Callable[..., Path]:
+    """`write_bundle`, signed with the tests' key."""
+    return lambda folder, **options: sign_bundle(write_bundle(folder, **options))
 
 
 @pytest.fixture(scope="session")

@@ -11,25 +11,34 @@ from pathlib import Path
 import pytest
 
 import fundus_runtime.bundle as bundle_module
-from fundus_runtime.bundle import Bundle, default_bundle
+import fundus_runtime.shipped as shipped_module
+from fundus_runtime.bundle import Bundle
 from fundus_runtime.canonical import sha256_of_file
-from fundus_runtime.errors import BundleError, BundleTamperedError
+from fundus_runtime.errors import BundleError, BundleTamperedError, BundleUntrustedError
+from fundus_runtime.shipped import default_bundle
 
 ENCODER = "graphs/encoder.onnx"
 
 
-def edit(folder: Path, change: Callable[[dict], object]) -> None:
-    file = folder / "manifest.json"
-    values = json.loads(file.read_text("utf-8"))
-    change(values)
-    file.write_text(json.dumps(values), "utf-8")
+@pytest.fixture
+def edit(sign_bundle: Callable[[Path], Path]) -> Callable[[Path, Callable[[dict], object]], None]:
+    """Edits a manifest and signs it again, so that the fault is a signer's own."""
+
+    def change_manifest(folder: Path, change: Callable[[dict], object]) -> None:
+        file = folder / "manifest.json"
+        values = json.loads(file.read_text("utf-8"))
+        change(values)
+        file.write_text(json.dumps(values), "utf-8")
+        sign_bundle(folder)
+
+    return change_manifest
 
 
 def test_whole_bundle_opens(shared_bundle: Path) -> None:
     bundle = Bundle.open(shared_bundle)
     assert bundle.path == shared_bundle
     assert bundle.sha256 == sha256_of_file(shared_bundle / "manifest.json")
-    assert bundle.trust == "unsigned"
+    assert bundle.trust == "signed"
     assert bundle.manifest.name == "tiny"
     assert bundle.file(ENCODER) == shared_bundle / ENCODER
     encoder, head = bundle.graph_bytes(bundle.manifest.graphs_for("cpu"))
@@ -68,8 +77,11 @@ def test_missing_folder_and_missing_manifest_are_refused(tmp_path: Path) -> None
         (b"{}", "states the format None"),
     ],
 )
-def test_unreadable_manifests_are_refused(bundle_copy: Path, content: bytes, words: str) -> None:
+def test_unreadable_manifests_are_refused(
+    bundle_copy: Path, sign_bundle, content: bytes, words: str
+) -> None:
     (bundle_copy / "manifest.json").write_bytes(content)
+    sign_bundle(bundle_copy)
     with pytest.raises(BundleError, match=words) as caught:
         Bundle.open(bundle_copy)
     assert str(bundle_copy) in str(caught.value)
@@ -145,11 +157,12 @@ MANIFEST_FAULTS = {
     "dot": (set_in("files", "./x", to=RECORD), "plain paths within the bundle"),
     "empty name": (set_in("files", "", to=RECORD), "plain paths within the bundle"),
     "the manifest itself": (set_in("files", "manifest.json", to=RECORD), "plain paths within"),
+    "the signature": (set_in("files", "signature.json", to=RECORD), "plain paths within"),
 }
 
 
 @pytest.mark.parametrize("fault", MANIFEST_FAULTS)
-def test_faulty_manifests_are_refused(bundle_copy: Path, fault: str) -> None:
+def test_faulty_manifests_are_refused(bundle_copy: Path, edit, fault: str) -> None:
     change, words = MANIFEST_FAULTS[fault]
     edit(bundle_copy, change)
     with pytest.raises(BundleError, match=words) as caught:
@@ -157,13 +170,13 @@ def test_faulty_manifests_are_refused(bundle_copy: Path, fault: str) -> None:
     assert str(bundle_copy / "manifest.json") in str(caught.value)
 
 
-def test_bundle_without_graphs_for_the_engine_is_refused(bundle_copy: Path) -> None:
+def test_bundle_without_graphs_for_the_engine_is_refused(bundle_copy: Path, edit) -> None:
     edit(bundle_copy, set_in("default_graphs", to={"cuda": "fp32"}))
     with pytest.raises(BundleError, match=r"graphs for \['cuda'\], none for 'cpu'"):
         Bundle.open(bundle_copy).manifest.graphs_for("cpu")
 
 
-def test_what_is_only_reported_is_kept(bundle_copy: Path) -> None:
+def test_what_is_only_reported_is_kept(bundle_copy: Path, edit) -> None:
     edit(bundle_copy, set_in("metrics", to={"challenge_score": 0.8}))
     edit(bundle_copy, set_in("parity", to=None))
     reported = Bundle.open(bundle_copy).manifest.reported
@@ -261,26 +274,28 @@ def test_huge_manifest_is_refused(bundle_copy: Path) -> None:
         Bundle.open(bundle_copy)
 
 
-def test_shipped_trust_needs_the_recorded_name_and_hash(
+def test_shipped_trust_needs_the_recorded_hash_and_no_signature(
     bundle_copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     record = tmp_path / "shipped.json"
-    monkeypatch.setattr(bundle_module, "_SHIPPED_HASHES", record)
-    assert Bundle.open(bundle_copy).trust == "unsigned"
+    monkeypatch.setattr(shipped_module, "_HASHES", record)
+    (bundle_copy / "signature.json").unlink()
+    for recorded in (None, {}, {"tiny": "0" * 64}):
+        if recorded is not None:
+            record.write_text(json.dumps(recorded))
+        with pytest.raises(BundleUntrustedError, match="is not signed"):
+            Bundle.open(bundle_copy)
     record.write_text(json.dumps({"tiny": sha256_of_file(bundle_copy / "manifest.json")}))
-    assert Bundle.open(bundle_copy).trust == "shipped"
-    record.write_text(json.dumps({"other": sha256_of_file(bundle_copy / "manifest.json")}))
-    assert Bundle.open(bundle_copy).trust == "unsigned"
-    record.write_text(json.dumps({"tiny": "0" * 64}))
-    assert Bundle.open(bundle_copy).trust == "unsigned"
+    bundle = Bundle.open(bundle_copy)
+    assert (bundle.trust, bundle.signer) == ("shipped", None)
 
 
 def test_another_bundle_in_the_shipped_ones_place_is_refused(
     bundle_copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     record = tmp_path / "shipped.json"
-    monkeypatch.setattr(bundle_module, "_SHIPPED_HASHES", record)
-    monkeypatch.setattr(bundle_module, "_shipped_places", lambda: (tmp_path / "no", bundle_copy))
+    monkeypatch.setattr(shipped_module, "_HASHES", record)
+    monkeypatch.setattr(shipped_module, "shipped_places", lambda: (tmp_path / "no", bundle_copy))
     monkeypatch.delenv("FUNDUS_BUNDLE", raising=False)
     record.write_text(json.dumps({"tiny": sha256_of_file(bundle_copy / "manifest.json")}))
     assert Bundle.open().trust == "shipped"
@@ -315,7 +330,7 @@ def test_packaged_bundle_comes_before_the_source_trees(
     monkeypatch.setenv("FUNDUS_BUNDLE", "")
     package = tmp_path / "checkout" / "runtime" / "fundus_runtime"
     package.mkdir(parents=True)
-    monkeypatch.setattr(bundle_module, "_PACKAGE", package)
+    monkeypatch.setattr(shipped_module, "_PACKAGE", package)
     inside, beside = package / "bundles" / "edge", tmp_path / "checkout" / "bundles" / "edge"
     with pytest.raises(BundleError, match="no bundle") as caught:
         default_bundle()

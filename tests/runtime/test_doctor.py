@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -20,14 +21,28 @@ def test_doctor_describes_machine_and_bundle(shared_bundle) -> None:
     assert "CPUExecutionProvider" in findings["engines"]["onnxruntime"]["providers"]
     assert findings["cpu_features"]["native_core"] == __version__
     assert findings["bundle"]["usable"] is True
-    assert findings["bundle"]["trust"] == "unsigned"
+    assert findings["bundle"]["trust"] == "signed"
+    (key_id,) = findings["trusted_keys"]["keys"]
+    assert findings["bundle"]["signer"] == key_id
+    assert findings["trusted_keys"]["folders"] == [os.environ["FUNDUS_TRUSTED_KEYS"]]
     assert json.loads(json.dumps(findings)) == findings
 
 
 def test_doctor_prints_text_or_json(shared_bundle, capsys) -> None:
     assert main(["doctor", "--bundle", str(shared_bundle)]) == 0
     text = capsys.readouterr().out
-    for word in ("onnxruntime", "tensorrt", "gpu", "trust", "unsigned", "python", "avx2"):
+    for word in (
+        "onnxruntime",
+        "tensorrt",
+        "gpu",
+        "trust",
+        "signed",
+        "signer",
+        "trusted keys",
+        "tests.pub",
+        "python",
+        "avx2",
+    ):
         assert word in text
     assert main(["doctor", "--bundle", str(shared_bundle), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["bundle"]["name"] == "tiny"

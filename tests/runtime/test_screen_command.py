@@ -22,7 +22,7 @@ def test_pair_is_printed_as_a_table(pair, shared_bundle, capsys) -> None:
     assert "findings: D diabetic retinopathy" in printed.out
     assert "latency" in printed.out
     assert "Not a medical device" in printed.out
-    assert "nobody vouches for their origin" in printed.err
+    assert "tiny 1.2.3 (signed, signer " in printed.out
 
 
 def test_json_is_all_that_goes_to_standard_output(pair, shared_bundle, capsys) -> None:

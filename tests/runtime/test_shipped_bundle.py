@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-import fundus_runtime.bundle as bundle_module
-from fundus_runtime.bundle import Bundle, default_bundle
+from fundus_runtime.bundle import Bundle
 from fundus_runtime.commands.screen import main
 from fundus_runtime.golden import check_golden
 from fundus_runtime.labels import ODIR_CLASSES
+from fundus_runtime.shipped import default_bundle, shipped_places
 
 LARGEST_MB = 32
 # every sixth patient of the collection: about four hundred
@@ -21,7 +21,7 @@ STRIDE = 6
 
 @pytest.fixture(scope="module")
 def shipped() -> Bundle:
-    places = [place for place in bundle_module._shipped_places() if place.is_dir()]
+    places = [place for place in shipped_places() if place.is_dir()]
     return Bundle.open(places[0])
 
 

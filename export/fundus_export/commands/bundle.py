@@ -9,13 +9,16 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fundus_export.commands.passphrase import add_passphrase_option, open_key
 from fundus_training.commands.inputs import load_matching_records, part_of_records, positive_int
 
 if TYPE_CHECKING:
     from fundus_export.bundle_writer import PreparedPairs
+    from fundus_export.signing import SigningKey
     from fundus_training.checkpoint import Checkpoint
 
 __all__ = ["add_parser", "run"]
@@ -60,6 +63,8 @@ def add_parser(subparsers: Any) -> None:
         metavar="TEXT",
         help="a sentence on the model's origin, for manifest and model card; repeatable",
     )
+    parser.add_argument("--sign-with", type=Path, metavar="FILE", help="sign with this private key")
+    add_passphrase_option(parser)
     parser.add_argument("--force", action="store_true", help="replace a bundle that is there")
     parser.set_defaults(run=run)
 
@@ -73,6 +78,7 @@ def run(args: argparse.Namespace) -> int:
     from fundus_export.bundle_writer import BundlePlan, write_bundle
     from fundus_training.checkpoint import load_checkpoint
 
+    key = None if args.sign_with is None else open_key(args.sign_with, args.passphrase_env)
     checkpoint = load_checkpoint(args.checkpoint)
     plan = BundlePlan(
         name=args.name or args.out.resolve().name,
@@ -83,7 +89,7 @@ def run(args: argparse.Namespace) -> int:
         evaluations=[_report(path, args.checkpoint) for path in args.evaluation],
         notes=args.note,
     )
-    bundle = write_bundle(plan, args.out, force=args.force)
+    bundle = write_bundle(plan, args.out, force=args.force, key=key)
     parity = bundle.manifest.reported["parity"]
     size_mb = sum(entry.bytes for entry in bundle.manifest.files.values()) / 1e6
     print(
@@ -92,7 +98,17 @@ def run(args: argparse.Namespace) -> int:
         f"graphs and PyTorch differ by at most {parity['largest_probability_difference']:.1e} in a "
         f"probability over {parity['pairs']} pairs ({parity['source']})"
     )
+    print(_signature_in_words(args.out, key))
     return 0
+
+
+def _signature_in_words(out: Path, key: SigningKey | None) -> str:
+    if key is not None:
+        return f"signed with the key {key.key_id}"
+    return (
+        "not signed: robots will refuse it until you do: "
+        f"fundus-export sign {shlex.quote(str(out))} --key FILE"
+    )
 
 
 def _real_pairs(args: argparse.Namespace, checkpoint: Checkpoint) -> PreparedPairs:

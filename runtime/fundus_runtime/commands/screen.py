@@ -99,16 +99,9 @@ def _screen(words: Sequence[str]) -> int:
 def _open_screener(arguments: argparse.Namespace) -> Screener:
     from fundus_runtime.screener import Screener
 
-    screener = Screener.open(
+    return Screener.open(
         arguments.bundle, threads=arguments.threads, operating_point=arguments.operating_point
     )
-    if screener.bundle.trust != "shipped":
-        _log.warning(
-            "bundle %s is %s: its files are whole, but nobody vouches for their origin",
-            screener.bundle.name,
-            screener.bundle.trust,
-        )
-    return screener
 
 
 def _screen_exam(arguments: argparse.Namespace) -> int:

@@ -98,7 +98,7 @@ class SignedHistogram(Extremes):
 
         Both ends lie on the outer edge of the bin that holds the percentile (by the rule
         `inverted_cdf` of NumPy), or on the extreme value where that is nearer: never inside the
-        true percentile, and outside it by less than a width, in bin 0 by less than two.
+        true percentile, and outside it by at most a width, in bin 0 by at most two.
 
         Args:
             percentile: above 50, at most 100.

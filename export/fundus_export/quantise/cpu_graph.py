@@ -22,9 +22,9 @@ class CpuGraph:
     """A loaded graph.
 
     With `tensors`, these become its outputs and the graph is executed node by node as it is
-    written: an optimiser may merge a tensor's producer with its reader or fold a factor into a
-    weight, after which the tensor no longer holds what a quantiser would see there. On the graphs
-    of this package that costs nothing, since as outputs the tensors stop nearly all merging anyway.
+    written. An optimiser merges nodes between outputs and folds factors into weights, so that a
+    tensor's last digits would depend on what else is asked for. Where most tensors are outputs it
+    has little to merge, and leaving it out costs no time.
 
     Args:
         graph: a serialised ONNX model.

@@ -38,6 +38,7 @@ _NAMED_AT_MOST = 5
 _MAX_READERS = 4
 # more than this share ungradable: the folder does not hold what the model will see
 _MAX_UNGRADABLE = 0.5
+_HOW_TO_NAME = "give a folder of <id>_left.jpg and <id>_right.jpg (or .jpeg, .png)"
 
 
 @dataclass(frozen=True)
@@ -208,9 +209,6 @@ def _groups(folder: Path, minimum: Minimum) -> list[tuple[_Photograph, ...]]:
             f"folders are not searched), but {minimum}; {_HOW_TO_NAME}"
         )
     return groups
-
-
-_HOW_TO_NAME = "give a folder of <id>_left.jpg and <id>_right.jpg (or .jpeg, .png)"
 
 
 def _paths_of(folder: Path, minimum: Minimum) -> list[Path]:

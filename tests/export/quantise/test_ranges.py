@@ -27,7 +27,7 @@ Array = npt.NDArray[Any]
 Feed = dict[str, Array]
 
 WEIGHT = np.random.default_rng(0).normal(size=(4, 3, 3, 3)).astype(np.float32)
-CHECKED = ("image", "conv", "scaled", "relu", "negative", "dead", "answer")
+CHECKED = ("image", "conv", "scaled", "relu", "above", "negative", "below", "dead", "answer")
 
 
 def graph_of(nodes: Sequence[onnx.NodeProto], *constants: tuple[str, Array]) -> bytes:
@@ -47,7 +47,9 @@ def graph() -> bytes:
             helper.make_node("Conv", ["image", "weight"], ["conv"]),
             helper.make_node("Mul", ["conv", "ten"], ["scaled"]),
             helper.make_node("Relu", ["scaled"], ["relu"]),
+            helper.make_node("Add", ["relu", "ten"], ["above"]),
             helper.make_node("Neg", ["relu"], ["negative"]),
+            helper.make_node("Sub", ["negative", "ten"], ["below"]),
             helper.make_node("Clip", ["negative", "zero"], ["dead"]),
             helper.make_node("Greater", ["relu", "zero"], ["flags"]),
             helper.make_node("Add", ["negative", "ten"], ["answer"]),
@@ -74,7 +76,9 @@ def activations(feeds: Sequence[Feed]) -> dict[str, Array]:
         "conv": conv,
         "scaled": 10 * conv,
         "relu": relu,
+        "above": relu + 10,
         "negative": -relu,
+        "below": -relu - 10,
         "dead": np.zeros(1),
         "answer": 10 - relu,
     }
@@ -114,10 +118,19 @@ def test_a_percentile_is_numpys_to_the_bin(graph: bytes, percentile: float) -> N
 
 
 def test_zero_lies_in_every_range(graph: bytes) -> None:
-    ranges = measured(graph, exams(), ("relu", "negative", "answer"), MINMAX)
-    assert ranges["relu"].low == 0 < ranges["relu"].high
-    assert ranges["negative"].low < 0 == ranges["negative"].high
-    assert ranges["negative"].magnitude == -ranges["negative"].low
+    for method in (MINMAX, RangeMethod()):
+        ranges = measured(graph, exams(), ("relu", "above", "negative", "below"), method)
+        for tensor in ("relu", "above"):
+            assert ranges[tensor].low == 0 < ranges[tensor].high == ranges[tensor].magnitude
+        for tensor in ("negative", "below"):
+            assert ranges[tensor].high == 0 > ranges[tensor].low == -ranges[tensor].magnitude
+
+
+def test_a_range_does_not_depend_on_what_else_is_measured(graph: bytes) -> None:
+    # an optimiser would fold the factor 10 into the weights wherever "conv" is not asked for
+    together = measured(graph, exams(), CHECKED, MINMAX)
+    for tensor in CHECKED:
+        assert measured(graph, exams(), [tensor], MINMAX)[tensor] == together[tensor], tensor
 
 
 def test_a_tensor_of_zeros_is_told_as_dead(graph: bytes) -> None:

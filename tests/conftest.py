@@ -74,12 +74,12 @@ def trusted_keys(signing_key: Path, tmp_path_factory: pytest.TempPathFactory) ->
 
 
 @pytest.fixture(scope="session")
-def sign_bundle(signing_key: Path) -> Callable[[Path], Path]:
-    """Signs a bundle's manifest as it is, with the tests' key."""
-    key = serialization.load_pem_private_key(signing_key.read_bytes(), None)
-    assert isinstance(key, Ed25519PrivateKey)
+def sign_bundle(signing_key: Path) -> Callable[..., Path]:
+    """Signs a bundle's manifest as it is, with the tests' key or another one."""
+    tests_key = serialization.load_pem_private_key(signing_key.read_bytes(), None)
+    assert isinstance(tests_key, Ed25519PrivateKey)
 
-    def sign(folder: Path) -> Path:
+    def sign(folder: Path, key: Ed25519PrivateKey = tests_key) -> Path:
         message = signed_message((folder / "manifest.json").read_bytes())
         signature = Signature(key.public_key().public_bytes_raw(), key.sign(message))
         (folder / "signature.json").write_bytes(signature.to_bytes())

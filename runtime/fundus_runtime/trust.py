@@ -53,15 +53,16 @@ def vouch_for(
         BundleUntrustedError: the signature does not fit the manifest.
         TrustedKeysError: the trusted keys are needed and cannot be relied upon.
     """
+    sha256 = sha256_hex(manifest)
     signed = None if signature is None else _intact(folder, manifest, signature)
-    if is_shipped_hash(sha256_hex(manifest)):
+    if is_shipped_hash(sha256):
         return Verdict("shipped", None if signed is None else _known_signer(signed, keys))
     if signed is None:
         return Verdict(
             "unsigned",
-            doubt=f"bundle {folder} is not signed: it has no {SIGNATURE_NAME}, and it is not the "
-            "bundle that this package ships; sign it where it was made: "
-            f"fundus-export sign {folder} --key KEY",
+            doubt=f"bundle {folder} is not signed: it has no {SIGNATURE_NAME}, and its "
+            f"{MANIFEST_NAME}, SHA-256 {sha256}, is not that of the bundle that this package "
+            f"ships; sign it where it was made: fundus-export sign {folder} --key KEY",
         )
     trusted = TrustedKeys.find() if keys is None else keys
     if signed.key_id in trusted:

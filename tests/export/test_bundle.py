@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -22,9 +23,11 @@ from fundus_export.errors import ExportError
 from fundus_export.graphs import GraphBytes
 from fundus_export.model_card import model_card
 from fundus_export.parity import PROBABILITY_LIMIT, Answers, compare
+from fundus_export.signing import load_signing_key
 from fundus_runtime.bundle import Bundle
 from fundus_runtime.canonical import sha256_of_file
 from fundus_runtime.commands import screen
+from fundus_runtime.errors import BundleUntrustedError
 from fundus_runtime.screener import Screener
 from fundus_training.checkpoint import Checkpoint, load_checkpoint
 
@@ -147,6 +150,40 @@ def test_a_pair_is_screened_with_the_bundle_from_the_command_line(
     assert result["bundle"]["sha256"] == Bundle.open(bundle_folder).sha256
     assert result["outcome"] in {"findings", "normal", "uncertain"}
     assert list(result["probabilities"]) == list("NDGCAHMO")
+
+
+def test_a_bundle_is_signed_while_it_is_written(bundle_folder: Path, signing_key: Path) -> None:
+    bundle = Bundle.open(bundle_folder)
+    assert bundle.trust == "signed"
+    assert bundle.signer == load_signing_key(signing_key, lambda: b"").key_id
+
+
+def test_what_is_not_signed_comes_with_the_command_that_does(
+    trained: Any,
+    run_export: Callable[..., int],
+    known_graphs: GraphBytes,
+    signing_key: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    out = tmp_path / "a bundle"
+    assert run_export("--checkpoint", trained.checkpoint, "--out", out) == 0
+    last = capsys.readouterr().out.splitlines()[-1]
+    with pytest.raises(BundleUntrustedError):
+        Bundle.open(out)
+    program, *words = shlex.split(last[last.index("fundus-export sign") :])
+    assert program == "fundus-export"
+    assert export.main([str(signing_key) if word == "FILE" else word for word in words]) == 0
+    assert Bundle.open(out).trust == "signed"
+
+
+def test_a_key_that_cannot_sign_is_refused_before_any_work(
+    trained: Any, run_export: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--checkpoint", trained.checkpoint, "--out", tmp_path / "tiny"]
+    assert run_export(*options, "--sign-with", tmp_path / "none") == 1
+    assert "none cannot be read" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_without_real_pairs_the_golden_ones_are_compared(
@@ -361,7 +398,10 @@ def test_what_the_parser_refuses_is_wrong_usage(arguments: list[str]) -> None:
     assert stopped.value.code == 2
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["bundle", "--help"], ["--version"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [["--help"], ["bundle", "--help"], ["keygen", "--help"], ["verify", "--help"], ["--version"]],
+)
 def test_help_imports_neither_torch_nor_onnx(arguments: list[str]) -> None:
     program = (
         "import sys\n"

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import csv
 import json
+import re
+import shutil
 from pathlib import Path
 
 import pytest
 
 from fundus_runtime.bundle import Bundle
 from fundus_runtime.commands.screen import main
+from fundus_runtime.errors import BundleError
 from fundus_runtime.golden import check_golden
 from fundus_runtime.labels import ODIR_CLASSES
 from fundus_runtime.shipped import default_bundle, shipped_places
@@ -30,6 +33,21 @@ def test_it_is_the_default_and_trusted(shipped: Bundle, monkeypatch: pytest.Monk
     assert default_bundle() == shipped.path
     assert shipped.trust == "shipped"
     assert shipped.manifest.classes == ODIR_CLASSES
+
+
+def test_a_flipped_bit_in_any_of_its_files_is_refused(shipped: Bundle, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(shipped.path, tmp_path / "edge"))
+    files = sorted(path for path in copy.rglob("*") if path.is_file())
+    assert Bundle.open(copy).trust == "shipped"
+    for file in files:
+        data = file.read_bytes()
+        altered = bytearray(data)
+        altered[len(data) // 3] ^= 0x10
+        file.write_bytes(altered)
+        with pytest.raises(BundleError, match=re.escape(file.relative_to(copy).as_posix())):
+            Bundle.open(copy)
+        file.write_bytes(data)
+    assert Bundle.open(copy).trust == "shipped"
 
 
 def test_it_fits_on_a_robot(shipped: Bundle) -> None:

@@ -6,17 +6,15 @@ The exit status is 1 unless the bundle is whole and trusted.
 from __future__ import annotations
 
 import argparse
-import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fundus_runtime.bundle import Bundle
+    from fundus_runtime.errors import BundleError
     from fundus_runtime.trusted_keys import TrustedKeys
 
 __all__ = ["add_parser", "run"]
-
-_LOG = logging.getLogger(__name__)
 
 
 def add_parser(subparsers: Any) -> None:
@@ -42,43 +40,49 @@ def run(args: argparse.Namespace) -> int:
     """Print what was found.
 
     Raises:
+        BundleError: the bundle is not whole or not trusted, unless --json says so in its own way.
         TrustedKeysError: the trusted keys cannot be relied upon.
     """
     from fundus_runtime.commands.output import json_text, print_text
     from fundus_runtime.trusted_keys import TrustedKeys
 
     keys = TrustedKeys.find() if args.keys is None else TrustedKeys.from_folder(args.keys)
-    findings = _verify(args.bundle, keys)
-    print_text(json_text(findings) if args.json else _in_words(findings))
-    if findings["problem"] is not None and not args.json:
-        _LOG.error("fundus-export: %s", findings["problem"])
-    return 0 if findings["trusted"] else 1
+    bundle, refusal = _verify(args.bundle, keys)
+    if args.json:
+        print_text(json_text(_findings(args.bundle, bundle, refusal)))
+        return 0 if refusal is None else 1
+    if bundle is not None:
+        print_text(_in_words(bundle))
+    if refusal is not None:
+        raise refusal
+    return 0
 
 
-def _verify(folder: Path, keys: TrustedKeys) -> dict[str, Any]:
+def _verify(folder: Path, keys: TrustedKeys) -> tuple[Bundle | None, BundleError | None]:
+    """The bundle, unless it is damaged, and why a robot refuses it, unless it does not."""
     from fundus_runtime.bundle import Bundle
     from fundus_runtime.errors import BundleError, BundleUntrustedError
 
-    problem: str | None = None
     try:
-        try:
-            bundle = Bundle.open(folder, trusted_keys=keys)
-        except BundleUntrustedError as error:
-            problem = str(error)
-            # what it is, and whether its files are whole, is worth knowing of a stranger's too
-            bundle = Bundle.open(folder, trusted_keys=keys, require_trust=False)
+        return Bundle.open(folder, trusted_keys=keys), None
+    except BundleUntrustedError as error:
+        refusal = error
     except BundleError as error:
-        return _findings(folder, None, str(error))
-    return _findings(folder, bundle, problem)
+        return None, error
+    try:
+        # what it is, and whether its files are whole, is worth knowing of a stranger's bundle too
+        return Bundle.open(folder, trusted_keys=keys, require_trust=False), refusal
+    except BundleError as error:
+        return None, error
 
 
-def _findings(folder: Path, bundle: Bundle | None, problem: str | None) -> dict[str, Any]:
+def _findings(folder: Path, bundle: Bundle | None, refusal: BundleError | None) -> dict[str, Any]:
     findings: dict[str, Any] = {
         "format": "fundus-edge verification",
         "schema_version": 1,
         "path": str(folder),
-        "trusted": bundle is not None and problem is None,
-        "problem": problem,
+        "trusted": refusal is None,
+        "problem": None if refusal is None else str(refusal),
     }
     if bundle is None:
         return findings
@@ -96,15 +100,17 @@ def _findings(folder: Path, bundle: Bundle | None, problem: str | None) -> dict[
     }
 
 
-def _in_words(findings: dict[str, Any]) -> str:
-    if "files" not in findings:
-        return f"{findings['path']}: refused"
+def _in_words(bundle: Bundle) -> str:
+    manifest = bundle.manifest
     return "\n".join(
         [
-            f"bundle    {findings['name']} {findings['version']}",
-            f"manifest  sha256 {findings['sha256']}",
-            f"trust     {findings['trust']}",
-            f"signer    {findings['signer'] or 'none that is trusted'}",
-            *(f"ok        {name}, {one['bytes']} bytes" for name, one in findings["files"].items()),
+            f"bundle    {manifest.name} {manifest.version}",
+            f"manifest  sha256 {bundle.sha256}",
+            f"trust     {bundle.trust}",
+            f"signer    {bundle.signer or 'none that is trusted'}",
+            *(
+                f"ok        {name}, {one.bytes} bytes"
+                for name, one in sorted(manifest.files.items())
+            ),
         ]
     )

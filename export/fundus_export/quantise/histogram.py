@@ -12,7 +12,7 @@ from fractions import Fraction
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["BINS_A_SIDE", "Extremes", "SignedHistogram"]
+__all__ = ["BINS_A_SIDE", "ChannelMeans", "Extremes", "SignedHistogram"]
 
 Float32Array = npt.NDArray[np.float32]
 Int64Array = npt.NDArray[np.int64]
@@ -25,6 +25,30 @@ _BINS_LOG2 = 12
 _SMALLEST_EXPONENT = -100
 # values worked on at once, so that the steps in between stay in the processor's cache
 _BLOCK = 1 << 16
+
+
+class ChannelMeans:
+    """The mean of each channel: axis 1 of a map N x C x H x W, else the last axis."""
+
+    def __init__(self) -> None:
+        self._sums: npt.NDArray[np.float64] | None = None
+        self._count = 0
+
+    def add(self, values: Float32Array) -> None:
+        """Take values in, with as many channels each time."""
+        if not values.ndim:
+            return
+        channel = 1 if values.ndim == 4 else values.ndim - 1
+        others = tuple(axis for axis in range(values.ndim) if axis != channel)
+        sums = values.sum(axis=others, dtype=np.float64)
+        self._sums = sums if self._sums is None else self._sums + sums
+        self._count += values.size // values.shape[channel] if values.size else 0
+
+    def values(self) -> tuple[float, ...]:
+        """A mean a channel; empty before any value came."""
+        if self._sums is None or not self._count:
+            return ()
+        return tuple(float(mean) for mean in self._sums / self._count)
 
 
 class Extremes:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, astuple, dataclass
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -155,7 +155,7 @@ def _write(path: Path, key: RangeKey, ranges: Ranges) -> None:
         "format": _FORMAT,
         "key": asdict(key),
         "measured_with": {"fundus_edge": __version__, "onnxruntime": version("onnxruntime")},
-        "ranges": {tensor: list(astuple(found)) for tensor, found in ranges.items()},
+        "ranges": {tensor: found.to_list() for tensor, found in ranges.items()},
     }
     content["sha256"] = sha256_hex(canonical_json(content))
     try:
@@ -181,7 +181,7 @@ def _loaded(path: Path, key: RangeKey) -> Ranges:
         )
     try:
         ranges = {
-            tensor: TensorRange(*map(float, found))
+            tensor: TensorRange.from_list(found)
             for tensor, found in _fields(content.get("ranges")).items()
         }
     except (TypeError, ValueError, OverflowError, ExportError) as error:

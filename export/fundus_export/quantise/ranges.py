@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from fundus_export.errors import ExportError
 from fundus_export.quantise.cpu_graph import CpuGraph
-from fundus_export.quantise.histogram import Extremes, SignedHistogram
+from fundus_export.quantise.histogram import ChannelMeans, Extremes, SignedHistogram
 from fundus_export.quantise.images import Minimum
 
 __all__ = ["DEFAULT_PERCENTILE", "METHODS", "RangeMethod", "TensorRange", "measure_ranges"]
@@ -90,11 +90,14 @@ class TensorRange:
         low: the smallest value to represent.
         high: the largest value to represent.
         largest: the largest magnitude that was seen, which the method may have left outside.
+        means: the mean of each channel (axis 1 of a map N x C x H x W, else the last axis), which
+            bias correction needs; empty where it is not known.
     """
 
     low: float
     high: float
     largest: float
+    means: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         """Check the values.
@@ -107,6 +110,22 @@ class TensorRange:
                 f"low {self.low}, high {self.high} and largest {self.largest} are no range; "
                 "expected -largest <= low <= 0 <= high <= largest, all finite"
             )
+
+    def to_list(self) -> list[Any]:
+        """As plain JSON values: low, high, largest, and the list of means."""
+        return [self.low, self.high, self.largest, list(self.means)]
+
+    @classmethod
+    def from_list(cls, values: Any) -> TensorRange:
+        """Read a range back.
+
+        Raises:
+            ExportError: they are no range.
+            TypeError: the values are not of that form.
+            ValueError: they are too many, too few, or no numbers.
+        """
+        low, high, largest, means = values
+        return cls(float(low), float(high), float(largest), tuple(float(mean) for mean in means))
 
     @property
     def dead(self) -> bool:
@@ -150,6 +169,7 @@ def measure_ranges(
     wanted = tuple(dict.fromkeys(tensors))
     running = CpuGraph(graph, "the graph", tensors=wanted)
     trackers = {tensor: _tracker(method) for tensor in wanted}
+    means = {tensor: ChannelMeans() for tensor in wanted}
     count = 0
     shown = tqdm(
         feeds(),
@@ -168,17 +188,18 @@ def measure_ranges(
                     f"{describe}: {tensor!r} holds NaN or infinity in exam {count}, the first "
                     "tensor to do so; such a model cannot be quantised: check its weights"
                 )
+            means[tensor].add(values)
     if not count:
         raise ExportError(f"{describe}: there is no exam to measure with; give photographs")
-    return {tensor: _range_of(trackers[tensor], method) for tensor in wanted}
+    return {tensor: _range_of(trackers[tensor], means[tensor], method) for tensor in wanted}
 
 
 def _tracker(method: RangeMethod) -> Extremes:
     return Extremes() if method.name == "minmax" else SignedHistogram()
 
 
-def _range_of(tracker: Extremes, method: RangeMethod) -> TensorRange:
+def _range_of(tracker: Extremes, means: ChannelMeans, method: RangeMethod) -> TensorRange:
     low, high = tracker.lowest, tracker.highest
     if isinstance(tracker, SignedHistogram):
         low, high = tracker.span(method.percentile)
-    return TensorRange(min(low, 0.0), max(high, 0.0), tracker.largest)
+    return TensorRange(min(low, 0.0), max(high, 0.0), tracker.largest, means.values())

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from fundus_export.quantise.histogram import BINS_A_SIDE, Extremes, SignedHistogram
+from fundus_export.quantise.histogram import BINS_A_SIDE, ChannelMeans, Extremes, SignedHistogram
 
 Values = npt.NDArray[np.float32]
 
@@ -127,3 +127,18 @@ def test_extremes_are_those_of_the_values_not_of_the_start() -> None:
     extremes = Extremes()
     assert extremes.add(np.array([[-3.0, -2.0]], np.float32))
     assert (extremes.lowest, extremes.highest, extremes.largest) == (-3.0, -2.0, 3.0)
+
+
+@pytest.mark.parametrize(("shape", "axes"), [((2, 3, 4, 5), (0, 2, 3)), ((2, 5, 3), (0, 1))])
+def test_means_are_those_of_the_channels_over_all_portions(
+    shape: tuple[int, ...], axes: tuple[int, ...]
+) -> None:
+    values = np.random.default_rng(0).normal(size=(2, *shape)).astype(np.float32)
+    means = ChannelMeans()
+    for portion in values:
+        means.add(portion)
+    np.testing.assert_allclose(means.values(), values.mean(axis=0).mean(axis=axes), atol=1e-6)
+
+
+def test_means_of_nothing_are_unknown() -> None:
+    assert ChannelMeans().values() == ()

@@ -19,7 +19,7 @@ from fundus_runtime.canonical import canonical_json, sha256_hex
 GRAPH, ENCODER = b"the head", b"the encoder"
 METHOD = RangeMethod("percentile", 99.9)
 RANGES = {
-    "relu": TensorRange(0.0, 0.1 + 0.2, 7.5),
+    "relu": TensorRange(0.0, 0.1 + 0.2, 7.5, (0.1, 1e-30)),
     "conv": TensorRange(-1e-7, 3.0000000000000004, 3.5),
     "dead": TensorRange(0.0, 0.0, 0.0),
 }
@@ -169,11 +169,11 @@ def test_a_file_cut_anywhere_is_refused(key: RangeKey, written: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda content: content["ranges"].update(relu=[1.0, 2.0, 3.0]), "are no range"),
-        (lambda content: content["ranges"].update(relu=[0.0, 1.0]), "argument"),
-        (lambda content: content["ranges"].update(relu=["x", 1.0, 1.0]), "convert"),
-        (lambda content: content["ranges"].update(relu=None), "iterable"),
-        (lambda content: content["ranges"].update(relu=[0, 10**400, 10**400]), "too large"),
+        (lambda content: content["ranges"].update(relu=[1.0, 2.0, 3.0, []]), "are no range"),
+        (lambda content: content["ranges"].update(relu=[0.0, 1.0]), "unpack"),
+        (lambda content: content["ranges"].update(relu=["x", 1.0, 1.0, []]), "convert"),
+        (lambda content: content["ranges"].update(relu=None), "unpack"),
+        (lambda content: content["ranges"].update(relu=[0, 10**400, 10**400, []]), "too large"),
         (lambda content: content["ranges"].pop("relu"), "other tensors than it says"),
         (lambda content: content.pop("ranges"), "other tensors than it says"),
     ],

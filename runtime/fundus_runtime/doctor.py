@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from fundus_runtime.bundle import Bundle
+from fundus_runtime.certificate import certificate_of
 from fundus_runtime.errors import FundusError
 from fundus_runtime.golden import check_golden
 from fundus_runtime.trusted_keys import TrustedKeys
@@ -199,8 +200,22 @@ def _bundle(path: str | Path | None) -> dict[str, Any]:
         "default_operating_point": manifest.operating_points.default,
         "input_size": manifest.spec.size,
         "preprocess_sha256": manifest.spec.sha256,
+        "certificates": _certificates(bundle),
         "golden": _golden(bundle),
     }
+
+
+def _certificates(bundle: Bundle) -> dict[str, str]:
+    """What each form's certificate says at the default operating point, in words."""
+    manifest = bundle.manifest
+    found = {}
+    for name, graphs in manifest.graphs.items():
+        try:
+            point = manifest.operating_points.default
+            found[name] = certificate_of(manifest, graphs, point).statement
+        except FundusError as error:
+            found[name] = str(error)
+    return found
 
 
 def _golden(bundle: Bundle) -> dict[str, Any]:

@@ -158,6 +158,7 @@ def _provenance(result: ExamResult) -> list[tuple[str, Any]]:
         ("Preprocessing SHA-256", bundle.preprocess_sha256),
         ("Engine", f"{engine.backend}, {engine.provider}, {engine.threads} thread(s)"),
         ("Model form", f"{engine.dialect}, computed in {engine.precision}"),
+        ("Certificate", result.certificate.statement),
         ("Degraded", engine.degraded_reason or "yes" if engine.degraded else "no"),
         ("Operating point", result.operating_point),
         ("Intended use", result.intended_use),

@@ -13,6 +13,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from fundus_runtime.certificate import CertificateSummary
 from fundus_runtime.labels import EYES, ClassList, Eye
 from fundus_runtime.outcome import Outcome
 from fundus_runtime.preprocess import PreprocessSpec, visible_crop
@@ -163,6 +164,8 @@ class ExamResult:
         time_ms: duration of each stage and `total`; a stage that did not run is None.
         engine: what computed it.
         bundle: with which model.
+        certificate: how often the form of the model that ran decides otherwise than the validated
+            one.
         intended_use: as the bundle states it.
         package_version: version of fundus-edge.
     """
@@ -180,6 +183,7 @@ class ExamResult:
     time_ms: Mapping[str, float | None]
     engine: EngineIdentity
     bundle: BundleIdentity
+    certificate: CertificateSummary
     intended_use: str
     package_version: str
 
@@ -214,6 +218,7 @@ class ExamResult:
             "degraded": self.engine.degraded,
             "engine": asdict(self.engine),
             "bundle": asdict(self.bundle),
+            "certificate": self.certificate.to_dict(),
             "classes": self.classes.to_dict(),
             "intended_use": self.intended_use,
             "package_version": self.package_version,

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from fundus_runtime.backends.protocol import Backend, EncodedEyes, Float32Array
 from fundus_runtime.bundle import Bundle
 from fundus_runtime.calibration import Calibration, OperatingPoint
+from fundus_runtime.certificate import CertificateSummary, certificate_of
 from fundus_runtime.errors import UsageError
 from fundus_runtime.labels import Eye
 from fundus_runtime.manifest import GraphPair, Manifest
@@ -57,6 +58,9 @@ class Screener:
             precision=graphs.precision,
         )
         self._identity = _identity_of(bundle, graphs)
+        self._certificate = certificate_of(
+            bundle.manifest, graphs, point.name, provider=backend.provider
+        )
 
     @classmethod
     def open(
@@ -109,6 +113,11 @@ class Screener:
     def bundle(self) -> BundleIdentity:
         """Which model it is."""
         return self._identity
+
+    @property
+    def certificate(self) -> CertificateSummary:
+        """How often what runs decides otherwise than the validated model."""
+        return self._certificate
 
     def close(self) -> None:
         """Free the engine; closing twice is allowed."""
@@ -280,6 +289,7 @@ class Screener:
             time_ms=time_ms,
             engine=self._engine,
             bundle=self._identity,
+            certificate=self._certificate,
             intended_use=self._manifest.intended_use,
             package_version=__version__,
         )

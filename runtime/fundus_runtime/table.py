@@ -96,5 +96,6 @@ def _provenance_lines(result: ExamResult) -> list[str]:
         f"sha256 {bundle.sha256[:16]}",
         f"engine     {engine.backend} {engine.provider}, {engine.dialect}, {threads}; "
         f"fundus-edge {result.package_version}",
+        f"parity     {result.certificate.statement}",
         "For research only. Not a medical device.",
     ]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import dataclass, fields
+from pathlib import Path
 
 from fundus_export.errors import ExportError
 
@@ -40,3 +42,25 @@ class CertificateLimits:
                     f"the certificate's limit {field.name} must be finite and not negative, got "
                     f"{value!r}"
                 )
+
+    @classmethod
+    def from_file(cls, path: Path) -> CertificateLimits:
+        """Read limits by name from a JSON object; those that it leaves out keep their defaults.
+
+        Raises:
+            ExportError: the file is none, or names an unknown limit.
+        """
+        try:
+            values = json.loads(path.read_text("utf-8"))
+        except (OSError, ValueError) as error:
+            raise ExportError(f"the limits {path} cannot be read as JSON: {error}") from error
+        kinds = {field.name: type(field.default) for field in fields(cls)}
+        if not isinstance(values, dict) or set(values) - set(kinds):
+            came = sorted(values) if isinstance(values, dict) else type(values).__name__
+            raise ExportError(f"the limits {path} may have the keys {sorted(kinds)}, got {came}")
+        for name, value in values.items():
+            if type(value) is not kinds[name] and not (kinds[name] is float and type(value) is int):
+                raise ExportError(
+                    f"the limits {path}: {name} must be {kinds[name].__name__}, got {value!r}"
+                )
+        return cls(**values)

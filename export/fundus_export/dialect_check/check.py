@@ -1,0 +1,70 @@
+"""Check a model against a dialect, and read a model from bytes that may be anything."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import onnx
+
+from fundus_export.dialect_check.dialects import RULES
+from fundus_export.dialect_check.findings import Finding
+from fundus_export.dialect_check.traits import TRAITS
+from fundus_export.dialect_check.view import GraphView
+from fundus_export.errors import ExportError
+
+__all__ = ["check_dialect", "model_from_bytes"]
+
+_FP32_RULE = "type-high"
+
+
+def check_dialect(
+    model: onnx.ModelProto, dialect: str, *, graph: str = "", islands: Collection[str] = ()
+) -> tuple[Finding, ...]:
+    """Find where a model breaks the rules of a dialect.
+
+    Args:
+        model: as parsed; anything may be in it.
+        dialect: one of `fp32`, `fp16`, `int8-cpu`, `int8-trt`, `int8-trt8`.
+        graph: what to call it in the findings.
+        islands: names of convolutions and matrix products that a recipe keeps in FP32.
+
+    Returns:
+        The findings, in the order of the rules; none for a graph that keeps its dialect.
+
+    Raises:
+        ExportError: there is no such dialect.
+    """
+    if dialect not in RULES:
+        raise ExportError(f"there is no dialect {dialect!r}; there is {', '.join(RULES)}")
+    view, traits = GraphView(model), TRAITS[dialect]
+    return tuple(
+        Finding(graph, breach.node, rule.id, breach.mend)
+        for rule in RULES[dialect]
+        for breach in rule.search(view, traits)
+        if not (rule.id == _FP32_RULE and breach.node in islands)
+    )
+
+
+def model_from_bytes(data: bytes, name: str) -> onnx.ModelProto:
+    """Parse a serialised model.
+
+    Args:
+        data: the bytes.
+        name: what to call them in errors.
+
+    Raises:
+        ExportError: they are no ONNX model, or only a part of one.
+    """
+    try:
+        model = onnx.load_from_string(data)
+    except Exception as error:  # protobuf's errors have no typed public base
+        raise ExportError(
+            f"{name} has {len(data)} bytes that are no ONNX model, or not a whole one: {error}; "
+            "copy or export it again"
+        ) from error
+    if not model.ir_version or not model.graph.node:
+        raise ExportError(
+            f"{name} has {len(data)} bytes without an ONNX graph in them; give a graph that "
+            "fundus-export wrote"
+        )
+    return model

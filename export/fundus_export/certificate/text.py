@@ -56,26 +56,32 @@ def _details(certificate: Certificate) -> Iterator[str]:
         if certificate.refit.kept
         else "refitted to the reference's probabilities, counted across two halves"
     )
-    for name, point in certificate.points.items():
-        yield from _point(certificate, name, point)
+    yield (
+        f"  {'operating point':<16} {'class decisions':>17} {'refer or not':>13} "
+        f"{'lost':>5} {'gained':>6} {'patients':>9}"
+    )
+    yield from (_point(certificate, name) for name in certificate.points)
+    yield from _default_point(certificate.default)
     yield from _figures(certificate)
     yield from _worst(certificate)
     yield from _layers(certificate.layer_errors)
 
 
-def _point(certificate: Certificate, name: str, point: PointAgreement) -> Iterator[str]:
+def _point(certificate: Certificate, name: str) -> str:
+    point = certificate.points[name]
     beyond = "  beyond the limits" if certificate.misses_at(name) else ""
-    yield (
-        f"  {name}: {_counted(point.class_decisions)} class decisions, "
-        f"{_counted(point.referrals)} referrals ({point.referrals_lost} lost, "
-        f"{point.referrals_gained} gained), {_counted(point.patients_with_a_change)} patients"
-        f"{beyond}"
+    return (
+        f"  {name:<16} {_counted(point.class_decisions):>17} {_counted(point.referrals):>13} "
+        f"{point.referrals_lost:>5} {point.referrals_gained:>6} "
+        f"{point.patients_with_a_change.count:>9}{beyond}"
     )
-    if name == certificate.default_point:
-        classes = (f"{letter} {share.count}" for letter, share in point.per_class.items())
-        yield f"    by class: {', '.join(classes)}"
-        moves = (f"{move} {count}" for move, count in point.outcome_changes.items())
-        yield f"    outcomes: {', '.join(moves) or 'none changed'}"
+
+
+def _default_point(point: PointAgreement) -> Iterator[str]:
+    classes = (f"{letter} {share.count}" for letter, share in point.per_class.items())
+    yield f"  default point by class: {', '.join(classes)}"
+    moves = (f"{move} {count}" for move, count in point.outcome_changes.items())
+    yield f"  default point, outcomes changed: {', '.join(moves) or 'none'}"
 
 
 def _figures(certificate: Certificate) -> Iterator[str]:

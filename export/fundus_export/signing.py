@@ -88,9 +88,12 @@ def sign_bundle(folder: Path, key: SigningKey, *, force: bool = False) -> Bundle
     """
     bundle = Bundle.open(folder, trusted_keys=key.trusted(), require_trust=False)
     target = bundle.path / SIGNATURE_NAME
-    if target.exists() and not force:
-        _require_own(target, key)
-    manifest = (bundle.path / MANIFEST_NAME).read_bytes()
+    try:
+        if target.exists() and not force:
+            _require_own(target, key)
+        manifest = (bundle.path / MANIFEST_NAME).read_bytes()
+    except OSError as error:
+        raise ExportError(f"bundle {folder} cannot be read: {error}; check its rights") from error
     if sha256_hex(manifest) != bundle.sha256:
         raise ExportError(f"{bundle.path} was changed while it was verified; sign it again")
     with atomic_text(target, force=True) as stream:
@@ -231,12 +234,24 @@ def _trusted_file(out: Path, key: SigningKey) -> Path:
     return folder / f"{stem}-{key.key_id[:16]}{KEY_ENDING}"
 
 
+def _text_of(path: Path) -> str | None:
+    """What a file holds; None where there is none."""
+    try:
+        return path.read_text("utf-8", "surrogateescape")
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise ExportError(
+            f"{path} cannot be read: {error.strerror or error}; choose another name"
+        ) from error
+
+
 def _write_together(files: Sequence[tuple[Path, str, int]], *, force: bool) -> None:
     """Write files with their modes in this order; where one fails, the others are as they were."""
     written: list[tuple[Path, str | None]] = []
     try:
         for path, text, mode in files:
-            before = path.read_text("utf-8", "surrogateescape") if path.exists() else None
+            before = _text_of(path)
             with atomic_text(path, force=force, mode=mode) as stream:
                 stream.write(text)
             written.append((path, before))

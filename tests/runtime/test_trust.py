@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 import fundus_runtime
 import fundus_runtime.bundle as bundle_module
 import fundus_runtime.shipped as shipped_module
+import fundus_runtime.trusted_keys as trusted_keys_module
 from fundus_runtime.bundle import Bundle
 from fundus_runtime.canonical import sha256_of_file
 from fundus_runtime.commands.screen import main
@@ -122,6 +123,7 @@ def test_without_trusted_keys_the_refusal_says_where_they_were_looked_for(
 ) -> None:
     monkeypatch.delenv("FUNDUS_TRUSTED_KEYS")
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    monkeypatch.setattr(trusted_keys_module, "MACHINE_FOLDER", tmp_path / "etc")
     with pytest.raises(BundleUntrustedError, match="no key is trusted") as caught:
         Bundle.open(bundle_copy)
     assert str(tmp_path / "fundus-edge" / "trusted-keys") in str(caught.value)

@@ -28,6 +28,9 @@ __all__ = ["OnnxRuntimeBackend", "default_threads"]
 _PROVIDER = "CPUExecutionProvider"
 _MAX_DEFAULT_THREADS = 4
 _SHOW_ERRORS_ONLY = 3
+# It rounds weights and biases that the graph keeps in floating point to integers, on its own account
+# and to wrong values for FP16: what runs would not be what was certified.
+_CHANGES_THE_MODEL = ["WeightBiasQuantization"]
 
 
 class OnnxRuntimeBackend:
@@ -164,7 +167,9 @@ def _session(graph: str, data: bytes, threads: int) -> Any:
     # Idle threads would spin on the cores that decode the next photograph.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
-        session = onnxruntime.InferenceSession(data, options, providers=[_PROVIDER])
+        session = onnxruntime.InferenceSession(
+            data, options, providers=[_PROVIDER], disabled_optimizers=_CHANGES_THE_MODEL
+        )
     except Exception as error:  # the engine's exceptions share no public base
         raise EngineError(
             f"ONNX Runtime {onnxruntime.__version__} cannot load the {graph} graph: {error}"

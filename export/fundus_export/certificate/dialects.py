@@ -1,7 +1,7 @@
 """Certifies a bundle's dialects one after the other, on ONNX Runtime's CPU provider.
 
-`int8-trt` and `fp16` are meant for other engines. They run here as they are written, slowly,
-because nothing is fused, and the certificate says what executed them.
+`int8-trt` and `fp16` are meant for other engines. They run here as they are written, FP16 emulated,
+slowly, because nothing is fused; the certificate says what executed them.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from fundus_export.certificate.evidence import (
     gather_evidence,
     load_bundle_checkpoint,
 )
+from fundus_export.certificate.half_emulation import emulate_half, has_half
 from fundus_export.certificate.layer_errors import LayerError, measure_layer_errors
 from fundus_export.certificate.limits import CertificateLimits
 from fundus_export.errors import ExportError
@@ -29,7 +30,7 @@ from fundus_runtime.bundle import Bundle
 from fundus_runtime.manifest import GraphPair
 from fundus_training.checkpoint import Checkpoint, build_model
 
-__all__ = ["certify_dialects", "subject_of"]
+__all__ = ["certify_dialects", "open_on_cpu", "subject_of"]
 
 _REFERENCE = "fp32"
 
@@ -81,12 +82,16 @@ def certify_dialects(
     for name in names:
         graphs = bundle.manifest.graphs[name]
         errors = _layer_errors(bundle, graphs, checkpoint, evidence, layer_pairs, progress)
-        backend = _backend(bundle, graphs)
+        backend, provider = open_on_cpu(
+            *bundle.graph_bytes(graphs),
+            size=checkpoint.spec.size,
+            class_count=len(checkpoint.classes),
+        )
         try:
             certificates[name] = certify_backend(
                 backend,
                 evidence,
-                subject_of(bundle, graphs, provider=backend.provider, engine=_engine()),
+                subject_of(bundle, graphs, provider=provider, engine=_engine()),
                 limits=limits,
                 seed=seed,
                 layer_errors=errors,
@@ -127,14 +132,15 @@ def _engine() -> str:
     return f"onnxruntime {version('onnxruntime')}"
 
 
-def _backend(bundle: Bundle, graphs: GraphPair) -> OnnxRuntimeBackend:
-    encoder, head = bundle.graph_bytes(graphs)
-    return OnnxRuntimeBackend(
-        encoder,
-        head,
-        size=bundle.manifest.spec.size,
-        class_count=len(bundle.manifest.classes),
+def open_on_cpu(
+    encoder: bytes, head: bytes, *, size: int, class_count: int
+) -> tuple[OnnxRuntimeBackend, str]:
+    """Graphs of any dialect on the CPU, FP16 computed as FP16, and what executes them in words."""
+    backend = OnnxRuntimeBackend(
+        emulate_half(encoder), emulate_half(head), size=size, class_count=class_count
     )
+    emulated = ", FP16 emulated" if has_half(encoder) or has_half(head) else ""
+    return backend, f"{backend.provider}{emulated}"
 
 
 def _layer_errors(

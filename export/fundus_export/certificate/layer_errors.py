@@ -8,17 +8,17 @@ tensor over that of the difference. Two figures a tensor:
   what the ranking goes by, and what raising the layer's precision would win back.
 - **accumulated**: the dialect runs by itself, with all errors from the input on.
 
-Where a quantiser has merged an activation function into the range of the quantisation behind it,
-the tensor is compared as that leaves it. Graphs are executed as they are written, with ONNX
-Runtime's optimisations off: a fused layer's inner tensors could not be seen. Memory is bounded by
-one pair's tensors.
+FP16 is emulated, see `half_emulation`. Where a quantiser has merged an activation function into the
+range of the quantisation behind it, the tensor is compared as that leaves it. Graphs are executed
+as they are written, with ONNX Runtime's optimisations off: a fused layer's inner tensors could not
+be seen. Memory is bounded by one pair's tensors.
 """
 
 from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -28,6 +28,7 @@ import onnx
 from onnx import TensorProto, helper, shape_inference
 from tqdm import tqdm
 
+from fundus_export.certificate.half_emulation import emulate_half
 from fundus_export.errors import ExportError
 from fundus_export.graphs import GraphBytes
 from fundus_runtime.backends.protocol import Float32Array
@@ -36,10 +37,7 @@ __all__ = ["CEILING_DB", "LayerError", "measure_layer_errors"]
 
 CEILING_DB = 200.0  # stands for "no error at all", which has no number of decibels
 
-_FLOATS: dict[int, npt.DTypeLike] = {
-    TensorProto.FLOAT: np.float32,
-    TensorProto.FLOAT16: np.float16,
-}
+_FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16)
 _CLAMPS = {"Clip", "Relu"}
 _OWN = "own of "  # no exporter's name has blanks
 
@@ -108,24 +106,21 @@ class _Comparison:
 
     def __init__(self, name: str, fp32: bytes, dialect: bytes) -> None:
         self._name = name
-        reference, lowered = onnx.load_from_string(fp32), onnx.load_from_string(dialect)
-        self._layers = _shared_layers(reference, lowered)
-        kinds = {layer.stand_in: layer.kind for layer in self._layers}
+        reference = onnx.load_from_string(fp32)
+        self._layers = _shared_layers(reference, onnx.load_from_string(dialect))
+        lowered = onnx.load_from_string(emulate_half(dialect))
+        stand_ins = [layer.stand_in for layer in self._layers]
         self._reference = _Exposed(
-            f"fp32 {name}",
-            _showing(reference, {one.tensor: TensorProto.FLOAT for one in self._layers}),
+            f"fp32 {name}", _showing(reference, [layer.tensor for layer in self._layers])
         )
-        self._alone = _Exposed(f"dialect's {name}", _showing(lowered, kinds))
-        self._fed = _Exposed(f"dialect's {name}", _fed_with(lowered, kinds))
+        self._alone = _Exposed(f"dialect's {name}", _showing(lowered, stand_ins))
+        self._fed = _Exposed(f"dialect's {name}", _fed_with(lowered, stand_ins))
         self._squares = np.zeros((len(self._layers), 3))
 
     def add(self, feeds: Feeds) -> dict[str, npt.NDArray[Any]]:
         """Sum up the squares of one run; returns the FP32 graph's tensors."""
         truth = self._reference.run(feeds)
-        given = {
-            layer.stand_in: truth[layer.tensor].astype(_FLOATS[layer.kind])
-            for layer in self._layers
-        }
+        given = {layer.stand_in: truth[layer.tensor] for layer in self._layers}
         own, alone = self._fed.run({**feeds, **given}), self._alone.run(feeds)
         for row, layer in enumerate(self._layers):
             wanted = truth[layer.tensor].astype(np.float64)
@@ -186,19 +181,18 @@ class _Layer(NamedTuple):
     tensor: str
     operator: str
     stand_in: str
-    kind: int
 
 
 def _shared_layers(reference: onnx.ModelProto, dialect: onnx.ModelProto) -> list[_Layer]:
-    floats, kinds = _float_outputs(reference), _float_outputs(dialect)
-    theirs = _operators(dialect)
+    ours, theirs = _floating(reference), _floating(dialect)
+    operators = _operators(dialect)
     layers = []
     for tensor, operator in _operators(reference).items():
-        if tensor not in floats or tensor not in kinds:
+        if tensor not in ours or tensor not in theirs:
             continue
-        merged = operator in _CLAMPS and theirs[tensor] not in _CLAMPS
+        merged = operator in _CLAMPS and operators[tensor] not in _CLAMPS
         stand_in = _dequantised(dialect, tensor) if merged else tensor
-        layers.append(_Layer(tensor, operator, stand_in, kinds[stand_in]))
+        layers.append(_Layer(tensor, operator, stand_in))
     return layers
 
 
@@ -217,40 +211,38 @@ def _operators(model: onnx.ModelProto) -> dict[str, str]:
     return {output: node.op_type for node in model.graph.node for output in node.output}
 
 
-def _float_outputs(model: onnx.ModelProto) -> dict[str, int]:
-    """Element types of all floating tensors that nodes compute."""
+def _floating(model: onnx.ModelProto) -> frozenset[str]:
+    """All floating tensors that nodes compute."""
     inferred = shape_inference.infer_shapes(model).graph
-    kinds = {
-        value.name: value.type.tensor_type.elem_type
-        for value in (*inferred.value_info, *inferred.output)
-    }
-    return {tensor: kinds[tensor] for tensor in _operators(model) if kinds.get(tensor) in _FLOATS}
+    values = (*inferred.value_info, *inferred.output)
+    floats = {one.name for one in values if one.type.tensor_type.elem_type in _FLOATS}
+    return frozenset(floats & set(_operators(model)))
 
 
-def _showing(model: onnx.ModelProto, kinds: Mapping[str, int]) -> onnx.ModelProto:
-    """The graph with these tensors as its outputs."""
+def _showing(model: onnx.ModelProto, tensors: Sequence[str]) -> onnx.ModelProto:
+    """The graph with these FP32 tensors as its outputs."""
     shown = copy.deepcopy(model)
     del shown.graph.output[:]
-    shown.graph.output.extend(_values(kinds))
+    shown.graph.output.extend(_values(tensors))
     return shown
 
 
-def _fed_with(model: onnx.ModelProto, kinds: Mapping[str, int]) -> onnx.ModelProto:
+def _fed_with(model: onnx.ModelProto, tensors: Sequence[str]) -> onnx.ModelProto:
     """The graph cut at these tensors: what nodes compute is an output, what they read an input."""
-    cut = copy.deepcopy(model)
+    cut, given = copy.deepcopy(model), frozenset(tensors)
     for node in cut.graph.node:
         for place, name in enumerate(node.output):
-            if name in kinds:
+            if name in given:
                 node.output[place] = _OWN + name
     del cut.graph.output[:]
     del cut.graph.value_info[:]
-    cut.graph.input.extend(_values(kinds))
-    cut.graph.output.extend(_values({_OWN + name: kind for name, kind in kinds.items()}))
+    cut.graph.input.extend(_values(tensors))
+    cut.graph.output.extend(_values([_OWN + name for name in tensors]))
     return cut
 
 
-def _values(kinds: Mapping[str, int]) -> list[onnx.ValueInfoProto]:
-    return [helper.make_tensor_value_info(name, kind, None) for name, kind in kinds.items()]
+def _values(tensors: Sequence[str]) -> list[onnx.ValueInfoProto]:
+    return [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in tensors]
 
 
 def _sum_of_squares(values: npt.NDArray[Any]) -> float:

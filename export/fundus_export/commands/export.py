@@ -10,7 +10,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from fundus_export.commands import bundle, certify, keygen, sign, verify
+from fundus_export.commands import bundle, certify, check, keygen, sign, verify
 from fundus_runtime.commands.program import run_program
 from fundus_runtime.version import __version__
 
@@ -24,6 +24,7 @@ def build_parser() -> argparse.ArgumentParser:
     subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
     bundle.add_parser(subparsers)
     certify.add_parser(subparsers)
+    check.add_parser(subparsers)
     keygen.add_parser(subparsers)
     sign.add_parser(subparsers)
     verify.add_parser(subparsers)

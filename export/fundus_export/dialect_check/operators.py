@@ -10,7 +10,9 @@ from __future__ import annotations
 __all__ = [
     "CONSTANT_ARGUMENTS",
     "CONTROL_FLOW",
+    "LOOK_UPS",
     "OPERATORS",
+    "OPERATORS_CPU",
     "OPERATORS_TRT8",
     "QUANTISED",
     "SHAPE_ARITHMETIC",
@@ -40,6 +42,10 @@ _LOGIC = {
 OPERATORS_TRT8 = frozenset(_PRODUCTS | _ARITHMETIC | _ACTIVATIONS | _POOLS | _LAYOUT | _LOGIC)
 # LayerNormalization is "N" at 8.5-GA, Gelu is unknown at 8.5-GA and 8.6-GA.
 OPERATORS = OPERATORS_TRT8 | {"Gelu", "LayerNormalization"}
+
+# Tables that are read at computed places, which a CPU is good at and an engine's fusions are not.
+LOOK_UPS = frozenset({"Gather", "GatherElements", "GatherND"})
+OPERATORS_CPU = OPERATORS | LOOK_UPS | {"Ceil", "Floor", "Round"}
 
 CONTROL_FLOW = frozenset({"If", "Loop", "Scan", "SequenceMap"})
 

@@ -94,7 +94,7 @@ def _free_axis(view: GraphView) -> Iterator[Breach]:
     for node in view.nodes:
         for name in filter(None, node.output):
             shape = view.shape(name)
-            if shape is None or not all(isinstance(axis, int) for axis in shape[1:]):
+            if shape is not None and not all(isinstance(axis, int) for axis in shape[1:]):
                 yield Breach(
                     called(node),
                     f"{name} has the axes {_shown(shape)}, expected lengths after the batch; write "

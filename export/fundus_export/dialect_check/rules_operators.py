@@ -10,6 +10,7 @@ from fundus_export.dialect_check.findings import Breach, dialect_rule, rule
 from fundus_export.dialect_check.operators import (
     CONSTANT_ARGUMENTS,
     CONTROL_FLOW,
+    LOOK_UPS,
     QUANTISED,
     SHAPE_ARITHMETIC,
 )
@@ -54,20 +55,22 @@ def _control_flow(view: GraphView) -> Iterator[Breach]:
             )
 
 
-@rule(
+@dialect_rule(
     "op-shape-arithmetic",
-    "no shapes, indices or sizes computed while the graph runs, no adaptive pooling or resizing",
+    "no shapes or sizes computed while the graph runs, no adaptive pooling, no resizing "
+    "(`int8-cpu`: indices may be computed)",
     source=TORCH_EXPORTER,
 )
-def _shape_arithmetic(view: GraphView) -> Iterator[Breach]:
+def _shape_arithmetic(view: GraphView, traits: Traits) -> Iterator[Breach]:
+    banned = SHAPE_ARITHMETIC - LOOK_UPS if traits.looks_up else SHAPE_ARITHMETIC
     for node in _own(view):
-        if node.op_type in SHAPE_ARITHMETIC:
+        if node.op_type in banned:
             yield Breach(
                 called(node),
                 f"{node.op_type} stems from a shape, a pool or a resize that the exporter could "
                 "not fix; write it as a constant matrix or a constant shape",
             )
-        elif _makes_integers(view, node):
+        elif not traits.looks_up and _makes_integers(view, node):
             yield Breach(
                 called(node),
                 f"{node.op_type} computes with whole numbers while the graph runs; make the shape "
@@ -130,7 +133,7 @@ def _own(view: GraphView) -> Iterator[NodeProto]:
 
 
 def _makes_integers(view: GraphView, node: NodeProto) -> bool:
-    if node.op_type == "Constant":
+    if node.op_type == "Constant" or node.op_type in SHAPE_ARITHMETIC | QUANTISED:
         return False
     return any(view.element_type(name) in _INTEGERS for name in node.output if name)
 

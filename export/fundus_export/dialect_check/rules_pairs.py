@@ -250,10 +250,11 @@ def _complaint_of_axis(view: GraphView, node: NodeProto, scale: Array) -> str | 
 def _is_same(view: GraphView, one: str | None, other: str | None) -> bool:
     if one == other:
         return True
-    if one is None or other is None:
-        return False
-    values = view.value(one), view.value(other)
-    return all(value is not None for value in values) and np.array_equal(*values)  # type: ignore[arg-type]
+    values = [None if name is None else view.value(name) for name in (one, other)]
+    if one is None or other is None:  # only zero points may be left out, and then they are zero
+        return not any(value is not None and value.any() for value in values)
+    first, second = values
+    return first is not None and second is not None and np.array_equal(first, second)
 
 
 def _zero_point_name(node: NodeProto) -> str | None:

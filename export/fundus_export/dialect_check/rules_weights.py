@@ -176,10 +176,10 @@ def _bias_scale(view: GraphView) -> Iterator[Breach]:
     for product in products(view):
         name = bias_of(product.node)
         bias = None if name is None else origin_of(view, name)
-        if bias is None or bias.dequantize is None:
-            continue
         data, weight = (origin_of(view, tensor) for tensor in product.node.input[:2])
-        if quantised_type(view, bias.dequantize) != TensorProto.INT32 or bias.quantize:
+        if bias is None or not all(origin.is_quantised for origin in (bias, data, weight)):
+            continue
+        if _bias_type(view, bias) != TensorProto.INT32 or bias.quantize:
             yield Breach(called(product.node), f"its bias {name} is not INT32; write it so")
         elif not _is_product(*(_scale(view, origin) for origin in (bias, data, weight))):
             yield Breach(
@@ -187,6 +187,10 @@ def _bias_scale(view: GraphView) -> Iterator[Breach]:
                 f"the scale of its bias {name} is not the product of its inputs' scales, so that "
                 "integer kernels would add another bias; quantise it again",
             )
+
+
+def _bias_type(view: GraphView, bias: Origin) -> int | None:
+    return None if bias.dequantize is None else quantised_type(view, bias.dequantize)
 
 
 def _is_product(bias: Array | None, data: Array | None, weight: Array | None) -> bool:

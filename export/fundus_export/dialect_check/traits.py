@@ -25,7 +25,7 @@ from typing import Literal
 
 from onnx import TensorProto
 
-from fundus_export.dialect_check.operators import OPERATORS, OPERATORS_TRT8
+from fundus_export.dialect_check.operators import OPERATORS, OPERATORS_CPU, OPERATORS_TRT8
 
 __all__ = ["TRAITS", "Traits"]
 
@@ -48,6 +48,7 @@ class Traits:
         weights_as_int8: quantised weights are INT8 in the file; else floats behind a pair.
         integer_bias: biases of quantised nodes may be INT32; else they stay floats.
         always_zero_point: every Q and DQ has three inputs.
+        looks_up: tables may be read at places that the graph computes.
     """
 
     name: str
@@ -59,6 +60,7 @@ class Traits:
     weights_as_int8: bool = True
     integer_bias: bool = False
     always_zero_point: bool = False
+    looks_up: bool = False
 
     @property
     def float_types(self) -> Collection[int]:
@@ -79,9 +81,10 @@ TRAITS = {
         Traits(
             "int8-cpu",
             (13, 20),
-            OPERATORS,
+            OPERATORS_CPU,
             activation_type=TensorProto.UINT8,
             integer_bias=True,
+            looks_up=True,
         ),
         Traits(
             "int8-trt",

@@ -99,8 +99,9 @@ class GraphView:
         Returns:
             The node's name, empty where the complaint names none, and the complaint.
         """
+        outside = any(is_external(tensor) for tensor in self.constants)
         try:
-            checker.check_model(self.model)
+            checker.check_model(self._skeleton if outside else self.model)
             shape_inference.infer_shapes(self._skeleton, strict_mode=True, check_type=True)
         except Exception as error:  # ONNX raises several types, some of them plain RuntimeError
             return _complaint(str(error))

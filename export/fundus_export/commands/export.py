@@ -10,7 +10,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from fundus_export.commands import bundle, certify, check, keygen, sign, verify
+from fundus_export.commands import bundle, certify, check, engine, keygen, sign, verify
 from fundus_runtime.commands.program import run_program
 from fundus_runtime.version import __version__
 
@@ -25,6 +25,7 @@ def build_parser() -> argparse.ArgumentParser:
     bundle.add_parser(subparsers)
     certify.add_parser(subparsers)
     check.add_parser(subparsers)
+    engine.add_parser(subparsers)
     keygen.add_parser(subparsers)
     sign.add_parser(subparsers)
     verify.add_parser(subparsers)

@@ -1,0 +1,266 @@
+"""TensorRT on an NVIDIA GPU: two plans, run through the tensor-name API alone.
+
+That API is the same from TensorRT 8.5 to 11. Plans come as bytes that `read_plans` has verified, or
+straight from the builder; nothing else may be handed in, since plans are executable. Inputs and
+outputs are float32 whatever the plan computes in. This is the plain synchronous form: copy in, run,
+copy out, on one stream.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from fundus_runtime.backends.cuda_device import CudaDevice, open_cuda_device
+from fundus_runtime.backends.protocol import (
+    ENCODER_INPUTS,
+    ENCODER_OUTPUTS,
+    HEAD_INPUTS,
+    HEAD_OUTPUTS,
+    EncodedEyes,
+    Float32Array,
+)
+from fundus_runtime.backends.tensorrt_install import import_tensorrt, make_log, refusal
+from fundus_runtime.errors import EngineError
+
+__all__ = ["TensorRTBackend"]
+
+Shape = tuple[int, ...]
+
+
+class TensorRTBackend:
+    """Runs encoder and head plans on one GPU.
+
+    Args:
+        encoder: the encoder's plan, verified.
+        head: the head's plan, verified.
+        size: side S of the input in pixels.
+        class_count: K.
+        max_batch: the largest batch of the plans; larger ones are run in parts.
+        device: the GPU; None to open the first one. It is closed with the backend.
+
+    Raises:
+        EngineMissingError: TensorRT, a library, the driver or a GPU is missing.
+        EngineError: a plan cannot be loaded here, or has other inputs and outputs than the
+            protocol's.
+    """
+
+    name = "tensorrt"
+
+    def __init__(
+        self,
+        encoder: bytes,
+        head: bytes,
+        *,
+        size: int,
+        class_count: int,
+        max_batch: int,
+        device: CudaDevice | None = None,
+    ) -> None:
+        trt = import_tensorrt()
+        self._size = size
+        self._class_count = class_count
+        self._lock = threading.Lock()
+        self._device: CudaDevice | None = open_cuda_device() if device is None else device
+        major, minor = self._device.compute_capability
+        self._provider = f"TensorRT {trt.__version__} on {self._device.name} (sm_{major}{minor})"
+        self._log = make_log(trt)  # the runtime holds no reference of its own
+        self._runtime: Any = None
+        self._plans: dict[str, _Plan] = {}
+        names = {"encoder": (ENCODER_INPUTS, ENCODER_OUTPUTS), "head": (HEAD_INPUTS, HEAD_OUTPUTS)}
+        try:
+            self._runtime = _made("TensorRT's runtime", trt.Runtime, self._log)
+            for graph, plan in (("encoder", encoder), ("head", head)):
+                engine = self._runtime.deserialize_cuda_engine(plan)
+                if engine is None:
+                    raise refusal(f"loading the {graph}'s plan", self._log.messages)
+                self._plans[graph] = _Plan(trt, graph, engine, self._device, names[graph])
+                self._plans[graph].allocate(max_batch)
+        except BaseException:
+            self.close()
+            raise
+        self._max_batch = max_batch
+
+    @property
+    def provider(self) -> str:
+        """TensorRT's version and the GPU that it runs on."""
+        return self._provider
+
+    @property
+    def threads(self) -> int:
+        """One: the work is the GPU's."""
+        return 1
+
+    def encode(self, images: Float32Array) -> EncodedEyes:
+        """Encode preprocessed eyes (N, 3, S, S); see `Backend.encode`."""
+        expected = (3, self._size, self._size)
+        if images.dtype != np.float32 or images.ndim != 4 or images.shape[1:] != expected:
+            raise EngineError(
+                f"the encoder got {images.dtype} images of shape {images.shape}, "
+                f"expected float32 (N, 3, {self._size}, {self._size})"
+            )
+        features, logits = self._run("encoder", [images], len(images))
+        self._require_logits("encoder", logits, len(images))
+        return EncodedEyes(features, logits)
+
+    def fuse(
+        self,
+        features_left: Float32Array,
+        features_right: Float32Array,
+        left_present: Float32Array,
+        right_present: Float32Array,
+    ) -> Float32Array:
+        """Fuse both eyes of N patients into logits (N, K); see `Backend.fuse`."""
+        values = [features_left, features_right, left_present, right_present]
+        count = len(features_left)
+        (logits,) = self._run("head", values, count)
+        self._require_logits("head", logits, count)
+        return logits
+
+    def close(self) -> None:
+        """Free the plans' memory and the GPU; closing twice is allowed."""
+        with self._lock:
+            for plan in self._plans.values():
+                plan.close()
+            self._plans.clear()
+            self._runtime = None
+            if self._device is not None:
+                self._device.close()
+                self._device = None
+
+    def _run(self, graph: str, values: Sequence[Float32Array], count: int) -> list[Float32Array]:
+        if count < 1:
+            raise EngineError(f"the {graph} got an empty batch; give it at least one eye")
+        with self._lock:  # an execution context serves one caller at a time
+            if graph not in self._plans:
+                raise EngineError("the engine is closed; open the screener again")
+            parts = [
+                self._plans[graph].run([value[start : start + self._max_batch] for value in values])
+                for start in range(0, count, self._max_batch)
+            ]
+        return [np.concatenate(outputs) for outputs in zip(*parts, strict=True)]
+
+    def _require_logits(self, graph: str, logits: Float32Array, count: int) -> None:
+        if logits.shape != (count, self._class_count):
+            raise EngineError(
+                f"the {graph} answered logits of shape {logits.shape}, "
+                f"expected ({count}, {self._class_count})"
+            )
+
+
+class _Plan:
+    """One loaded plan with its execution context and its device memory."""
+
+    def __init__(
+        self,
+        trt: Any,
+        graph: str,
+        engine: Any,
+        device: CudaDevice,
+        names: tuple[tuple[str, ...], tuple[str, ...]],
+    ) -> None:
+        self._graph = graph
+        self._engine: Any = engine
+        self._device = device
+        self._inputs, self._outputs = names
+        self._memory: dict[str, int] = {}
+        _require_tensors(trt, graph, engine, self._inputs, self._outputs)
+        self._context: Any = engine.create_execution_context()
+        if self._context is None:
+            raise EngineError(
+                f"TensorRT made no execution context for the {graph}; "
+                f"{device.free_bytes() / 1e6:.0f} MB of the GPU's memory are free: end other "
+                "programs that use it"
+            )
+
+    def allocate(self, max_batch: int) -> None:
+        """Take device memory for the largest batch, and tell the context where it is."""
+        for name in self._inputs:
+            self._set_shape(name, (max_batch, *self._row(name)))
+        for name in (*self._inputs, *self._outputs):
+            shape = tuple(self._context.get_tensor_shape(name))
+            self._memory[name] = self._device.allocate(4 * int(np.prod(shape)))
+            if not self._context.set_tensor_address(name, self._memory[name]):
+                raise EngineError(f"TensorRT refused the memory of the {self._graph}'s {name!r}")
+
+    def run(self, values: Sequence[Float32Array]) -> list[Float32Array]:
+        """Copy in, run, copy out."""
+        held = [np.ascontiguousarray(value, np.float32) for value in values]  # until all is done
+        for name, value in zip(self._inputs, held, strict=True):
+            self._set_shape(name, value.shape)
+            self._device.to_device(self._memory[name], value)
+        if not self._context.execute_async_v3(self._device.stream):
+            raise EngineError(f"TensorRT failed in the {self._graph}")
+        answers = {
+            name: np.empty(tuple(self._context.get_tensor_shape(name)), np.float32)
+            for name in self._outputs
+        }
+        for name, answer in answers.items():
+            self._device.to_host(answer, self._memory[name])
+        self._device.synchronise()
+        _require_finite(self._graph, answers)
+        return list(answers.values())
+
+    def close(self) -> None:
+        """Give the memory back."""
+        self._context = self._engine = None
+        for address in self._memory.values():
+            self._device.free(address)
+        self._memory.clear()
+
+    def _row(self, name: str) -> Shape:
+        return tuple(self._engine.get_tensor_shape(name))[1:]
+
+    def _set_shape(self, name: str, shape: Shape) -> None:
+        if shape[1:] != self._row(name) or not self._context.set_input_shape(name, shape):
+            raise EngineError(
+                f"the {self._graph} takes {name!r} with rows of {self._row(name)} and batches "
+                f"within its profile, but got {shape}"
+            )
+
+
+def _made(what: str, make: Any, log: Any) -> Any:
+    """What `make` returns; TensorRT's bindings answer a failure with None or a TypeError."""
+    try:
+        made = make(log)
+    except (TypeError, RuntimeError) as error:
+        raise refusal(what, (*log.messages, str(error))) from error
+    if made is None:
+        raise refusal(what, log.messages)
+    return made
+
+
+def _require_tensors(
+    trt: Any, graph: str, engine: Any, inputs: tuple[str, ...], outputs: tuple[str, ...]
+) -> None:
+    came = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
+    modes = {name: engine.get_tensor_mode(name) for name in came}
+    for kind, mode, expected in (
+        ("inputs", trt.TensorIOMode.INPUT, inputs),
+        ("outputs", trt.TensorIOMode.OUTPUT, outputs),
+    ):
+        found = [name for name in came if modes[name] == mode]
+        if sorted(found) != sorted(expected):
+            raise EngineError(
+                f"the {graph}'s plan has the {kind} {found}, expected {list(expected)}; "
+                "build the plans again"
+            )
+    for name in came:
+        # compared with the member itself: trt.nptype fails on 8.5 with NumPy 1.24 to 1.26
+        if engine.get_tensor_dtype(name) != trt.DataType.FLOAT:
+            raise EngineError(
+                f"the {graph}'s plan has {name!r} as {engine.get_tensor_dtype(name)}, expected "
+                "float32; build the plans again"
+            )
+
+
+def _require_finite(graph: str, answers: Mapping[str, Float32Array]) -> None:
+    for name, value in answers.items():
+        if not np.isfinite(value).all():
+            raise EngineError(
+                f"the {graph} answered NaN or infinity in {name!r}; no result can be given: "
+                "build the plans again, and see whether a wider precision answers"
+            )

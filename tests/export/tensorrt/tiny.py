@@ -1,0 +1,169 @@
+"""A tiny encoder and head in each dialect, written by hand: two products each, and an FP32 island.
+
+encoder: image -> convolution, ReLU -> features -> mean -> product -> eye_logits
+head: features times flag of each eye, their sum -> convolution, ReLU -> mean -> product -> logits
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+SIZE = 64
+CHANNELS = 16
+CELLS = SIZE // 4
+OPSET = {"fp32": 18, "fp16": 18, "int8-trt": 19, "int8-trt8": 17}
+PRODUCTS = {"encoder": ("/conv", "/eye"), "head": ("/fuse", "/logits")}
+
+
+@dataclass
+class Tiny:
+    """Collects nodes and constants of one graph in one dialect."""
+
+    dialect: str
+    nodes: list[onnx.NodeProto] = field(default_factory=list)
+    constants: list[onnx.TensorProto] = field(default_factory=list)
+
+    @property
+    def half(self) -> bool:
+        return self.dialect in ("fp16", "int8-trt")
+
+    def constant(self, name: str, value: np.ndarray) -> str:
+        self.constants.append(numpy_helper.from_array(value, name))
+        return name
+
+    def real(self, name: str, value: np.ndarray) -> str:
+        return self.constant(name, value.astype(np.float16 if self.half else np.float32))
+
+    def node(self, operator: str, inputs: Sequence[str], name: str, **attributes: Any) -> str:
+        output = f"{name}_output"
+        self.nodes.append(helper.make_node(operator, inputs, [output], name=name, **attributes))
+        return output
+
+    def cast(self, tensor: str, name: str, *, to_half: bool) -> str:
+        if not self.half:
+            return tensor
+        kind = TensorProto.FLOAT16 if to_half else TensorProto.FLOAT
+        return self.node("Cast", [tensor], name, to=kind)
+
+    def quantised(self, tensor: str, name: str, scale: float) -> str:
+        """The tensor through a Q/DQ pair, where the dialect quantises."""
+        if not self.dialect.startswith("int8"):
+            return tensor
+        parts = [
+            self.real(f"{name}_scale", np.array(scale)),
+            self.constant(f"{name}_zero", np.array(0, np.int8)),
+        ]
+        tensor = self.node("QuantizeLinear", [tensor, *parts], f"{name}_quantise")
+        return self.node("DequantizeLinear", [tensor, *parts], f"{name}_dequantise")
+
+    def weight(self, name: str, value: np.ndarray, *, axis: int) -> str:
+        """A weight as the dialect holds it: real, INT8 with DQ alone, or FP32 with Q and DQ."""
+        if not self.dialect.startswith("int8"):
+            return self.real(name, value)
+        others = tuple(i for i in range(value.ndim) if i != axis)
+        scale = np.abs(value).max(axis=others) / 127
+        parts = [
+            self.real(f"{name}_scale", scale),
+            self.constant(f"{name}_zero", np.zeros(len(scale), np.int8)),
+        ]
+        if self.dialect == "int8-trt":
+            shape = [-1 if i == axis else 1 for i in range(value.ndim)]
+            integers = np.rint(value / scale.reshape(shape)).clip(-127, 127).astype(np.int8)
+            tensor = self.constant(name, integers)
+        else:
+            tensor = self.constant(name, value.astype(np.float32))
+            tensor = self.node("QuantizeLinear", [tensor, *parts], f"{name}_quantise", axis=axis)
+        return self.node("DequantizeLinear", [tensor, *parts], f"{name}_dequantise", axis=axis)
+
+    def convolution(self, tensor: str, name: str, weight: np.ndarray, stride: int) -> str:
+        inputs = [
+            self.quantised(tensor, f"{name}_in", 0.02),
+            self.weight(f"{name}.weight", weight, axis=0),
+            self.real(f"{name}.bias", np.full(len(weight), 0.01)),
+        ]
+        size = weight.shape[2]
+        answer = self.node(
+            "Conv", inputs, name, kernel_shape=[size, size], strides=[stride, stride]
+        )
+        return self.node("Relu", [answer], f"{name}_relu")
+
+    def product(self, tensor: str, name: str, weight: np.ndarray) -> str:
+        pooled = self.node("GlobalAveragePool", [tensor], f"{name}_mean")
+        flat = self.node("Flatten", [pooled], f"{name}_flat")
+        factors = [
+            self.quantised(flat, f"{name}_in", 0.02),
+            self.weight(f"{name}.weight", weight, axis=1),
+        ]
+        answer = self.node("MatMul", factors, name)
+        return self.node(
+            "Add", [answer, self.real(f"{name}.bias", np.zeros(weight.shape[1]))], f"{name}_add"
+        )
+
+    def out(self, tensor: str, name: str) -> None:
+        """Give a tensor the output's name, in FP32."""
+        tensor = self.cast(tensor, f"/out/{name}", to_half=False)
+        for node in self.nodes:
+            for names in (node.input, node.output):
+                names[:] = [name if one == tensor else one for one in names]
+
+    def model(
+        self, inputs: Sequence[onnx.ValueInfoProto], outputs: Sequence[onnx.ValueInfoProto]
+    ) -> bytes:
+        graph = helper.make_graph(self.nodes, "tiny", inputs, outputs, self.constants)
+        model = helper.make_model(
+            graph,
+            ir_version=9 if self.dialect == "int8-trt" else 8,
+            opset_imports=[helper.make_opsetid("", OPSET[self.dialect])],
+        )
+        onnx.checker.check_model(model, full_check=True)
+        return model.SerializeToString()
+
+
+def _value(name: str, *shape: int | str) -> onnx.ValueInfoProto:
+    return helper.make_tensor_value_info(name, TensorProto.FLOAT, list(shape))
+
+
+def _random(seed: int, *shape: int) -> np.ndarray:
+    return np.random.default_rng(seed).normal(0, 0.1, shape)
+
+
+def encoder(dialect: str, classes: int) -> bytes:
+    """The encoder in a dialect."""
+    graph = Tiny(dialect)
+    image = graph.cast("image", "/in/image", to_half=True)
+    features = graph.convolution(image, "/conv", _random(1, CHANNELS, 3, 4, 4), stride=4)
+    graph.out(graph.product(features, "/eye", _random(2, CHANNELS, classes)), "eye_logits")
+    graph.out(features, "features")
+    return graph.model(
+        [_value("image", "N", 3, SIZE, SIZE)],
+        [_value("features", "N", CHANNELS, CELLS, CELLS), _value("eye_logits", "N", classes)],
+    )
+
+
+def head(dialect: str, classes: int) -> bytes:
+    """The head in a dialect; the flags times the features are an FP32 island."""
+    graph = Tiny(dialect)
+    axes = graph.constant("axes", np.array([1, 2, 3], np.int64))
+    weighted = []
+    for eye in ("left", "right"):
+        flag = graph.node("Unsqueeze", [f"{eye}_present", axes], f"/{eye}/flag")
+        weighted.append(graph.node("Mul", [f"features_{eye}", flag], f"/{eye}/weighted"))
+    both = graph.cast(graph.node("Add", weighted, "/both"), "/in/both", to_half=True)
+    fused = graph.convolution(both, "/fuse", _random(3, CHANNELS, CHANNELS, 1, 1), stride=1)
+    graph.out(graph.product(fused, "/logits", _random(4, CHANNELS, classes)), "logits")
+    shape = ("N", CHANNELS, CELLS, CELLS)
+    return graph.model(
+        [
+            _value("features_left", *shape),
+            _value("features_right", *shape),
+            _value("left_present", "N"),
+            _value("right_present", "N"),
+        ],
+        [_value("logits", "N", classes)],
+    )

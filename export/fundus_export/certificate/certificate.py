@@ -14,7 +14,7 @@ from typing import Any
 from fundus_export.certificate.agreement import PointAgreement
 from fundus_export.certificate.bounds import Share
 from fundus_export.certificate.figures import ComparedFigures
-from fundus_export.certificate.layer_errors import LayerError
+from fundus_export.certificate.layer_errors import OVERFLOW_DB, LayerError
 from fundus_export.certificate.limits import CertificateLimits
 from fundus_export.certificate.plain_form import from_plain, to_plain
 from fundus_export.errors import ExportError
@@ -211,6 +211,10 @@ class Certificate:
         judged, least = self.patients.complete, self.limits.patients
         if judged < least:
             yield f"too few patients: {judged} with both eyes, at least {least} are needed"
+        # nobody knows what an infinity turns into on another patient
+        for layer in self.layer_errors:
+            if OVERFLOW_DB in (layer.own_db, layer.accumulated_db):
+                yield f"{layer.graph} {layer.tensor} ({layer.operator}) answers infinity or NaN"
         allowed = self.limits.challenge_score_drop
         difference = self.figures.difference.challenge_score
         if difference is None:

@@ -33,12 +33,15 @@ from fundus_export.errors import ExportError
 from fundus_export.graphs import GraphBytes
 from fundus_runtime.backends.protocol import Float32Array
 
-__all__ = ["CEILING_DB", "LayerError", "measure_layer_errors"]
+__all__ = ["CEILING_DB", "OVERFLOW_DB", "LayerError", "measure_layer_errors"]
 
-CEILING_DB = 200.0  # stands for "no error at all", which has no number of decibels
+# neither has a number of decibels
+CEILING_DB = 200.0  # no error at all
+OVERFLOW_DB = -200.0  # infinity or NaN
 
 _FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16)
 _CLAMPS = {"Clip", "Relu"}
+_LIMIT_DB = 199.0
 _OWN = "own of "  # no exporter's name has blanks
 
 Feeds = Mapping[str, npt.NDArray[Any]]
@@ -53,7 +56,8 @@ class LayerError:
         graph: `encoder` or `head`.
         tensor: its name in the FP32 graph.
         operator: what computes it there.
-        own_db: signal-to-noise ratio of this layer alone; `CEILING_DB` at most.
+        own_db: signal-to-noise ratio of this layer alone; `CEILING_DB` where it has no error,
+            `OVERFLOW_DB` where it answers infinity or NaN.
         accumulated_db: with the errors of all layers before it.
     """
 
@@ -250,9 +254,11 @@ def _sum_of_squares(values: npt.NDArray[Any]) -> float:
 
 
 def _decibels(signal: float, noise: float) -> float:
-    """Signal over noise, within the ceiling and its negative."""
+    """Signal over noise; 0 where there is no signal to lose."""
     if noise == 0.0:
         return CEILING_DB
-    if signal == 0.0 or not math.isfinite(noise):
-        return -CEILING_DB
-    return max(-CEILING_DB, min(CEILING_DB, 10.0 * math.log10(signal / noise)))
+    if not math.isfinite(noise):
+        return OVERFLOW_DB
+    if signal == 0.0:
+        return 0.0
+    return max(-_LIMIT_DB, min(_LIMIT_DB, 10.0 * math.log10(signal / noise)))

@@ -10,7 +10,7 @@ import pytest
 
 from fundus_export.certificate import Certificate, CertificateLimits, certify_answers
 from fundus_export.certificate.bounds import Share
-from fundus_export.certificate.layer_errors import LayerError
+from fundus_export.certificate.layer_errors import OVERFLOW_DB, LayerError
 from fundus_export.certificate.text import text_of_certificates
 from fundus_export.errors import ExportError
 from fundus_runtime.labels import ClassList
@@ -230,6 +230,13 @@ def test_certificate_survives_its_json_form(certify: Any) -> None:
     assert Certificate.from_dict(plain) == certificate
     assert len(certificate.layer_errors) == 40
     assert certificate.figures.score_difference_low is not None
+
+
+def test_layer_that_overflows_is_a_miss(certify: Any) -> None:
+    overflowing = LayerError("head", "squares", "Mul", OVERFLOW_DB, OVERFLOW_DB)
+    certificate = certify(layer_errors=[overflowing])
+
+    assert certificate.misses == ("head squares (Mul) answers infinity or NaN",)
 
 
 def test_altered_verdict_is_refused(certify: Any) -> None:

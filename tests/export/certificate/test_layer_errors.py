@@ -11,6 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from fundus_export.certificate.layer_errors import (
     CEILING_DB,
+    OVERFLOW_DB,
     LayerError,
     measure_layer_errors,
 )
@@ -22,6 +23,8 @@ RANDOM = np.random.default_rng(0)
 WEIGHT = RANDOM.normal(0, 0.5, (4, 3, 3, 3)).astype(np.float32)
 FINAL = RANDOM.normal(0, 0.5, (4, 2)).astype(np.float32)
 PAIRS = [tuple(RANDOM.normal(0, 1, (2, 3, SIZE, SIZE)).astype(np.float32)) for _ in range(3)]
+
+LARGE_PAIRS = [tuple(10 * eye for eye in pair) for pair in PAIRS]
 
 
 def value(name: str, *shape: int | str, kind: int = TensorProto.FLOAT) -> onnx.ValueInfoProto:
@@ -199,6 +202,27 @@ def test_half_precision_is_rounded_although_the_cpu_computes_in_single() -> None
     assert errors["encoder", "features"].own_db == CEILING_DB or (
         errors["encoder", "features"].own_db > errors["encoder", "conv"].own_db
     )
+
+
+def test_overflow_is_told_from_a_large_error() -> None:
+    enormous = encoder(WEIGHT * 1e6)
+    nodes = [
+        node("Cast", "image", "image_half", to=TensorProto.FLOAT16),
+        node("Cast", "weight", "weight_half", to=TensorProto.FLOAT16),
+        node("Conv", "image_half weight_half", "conv"),
+        node("Cast", "conv", "conv_single", to=TensorProto.FLOAT),
+        node("Relu", "conv_single", "features"),
+    ]
+    overflowing = encoder(WEIGHT * 1e4, nodes)
+    fp32 = GraphBytes(encoder(WEIGHT * 1e4), FP32.head, 19)
+    ranking = measure_layer_errors(
+        fp32, GraphBytes(overflowing, FP32.head, 19), LARGE_PAIRS, progress=False
+    )
+
+    assert OVERFLOW_DB < measured(enormous)["encoder", "conv"].own_db < -100
+    assert (ranking[0].tensor, ranking[0].own_db) == ("conv", OVERFLOW_DB)
+    accumulated = {one.tensor: one.accumulated_db for one in ranking if one.graph == "encoder"}
+    assert accumulated["features"] == OVERFLOW_DB
 
 
 def test_no_pair_is_an_error() -> None:

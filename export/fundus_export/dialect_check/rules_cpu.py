@@ -9,7 +9,7 @@ from onnx import NodeProto
 
 from fundus_export.dialect_check.findings import Breach, rule
 from fundus_export.dialect_check.pairs import QUANTIZE, origin_of
-from fundus_export.dialect_check.sources import ORT_FUSIONS
+from fundus_export.dialect_check.sources import ORT_FUSIONS, ORT_MATMUL_ADD
 from fundus_export.dialect_check.view import Array, GraphView, called
 
 __all__ = ["RULES"]
@@ -28,6 +28,26 @@ def _output(view: GraphView) -> Iterator[Breach]:
             continue
         if (complaint := _hindrance(view, node)) is not None:
             yield Breach(called(node), f"{complaint}, so that it runs in FP32; put a Q there")
+
+
+@rule(
+    "cpu-matrix-bias",
+    "no constant is added to what a quantised product of plain matrices makes",
+    source=ORT_MATMUL_ADD,
+)
+def _matrix_bias(view: GraphView) -> Iterator[Breach]:
+    for node in view.nodes_of("MatMul"):
+        if not all(origin_of(view, name).is_quantised for name in node.input):
+            continue
+        if len(view.shape(node.output[0]) or ()) != 2 or not view.is_read_by_one(node.output[0]):
+            continue
+        reader, index = view.readers(node.output[0])[0]
+        if reader.op_type == "Add" and view.is_constant(reader.input[1 - index]):
+            yield Breach(
+                called(node),
+                f"{called(reader)} adds the constant {reader.input[1 - index]}, which makes a Gemm "
+                "with a float bias of both, in FP32; write a Gemm with an INT32 bias",
+            )
 
 
 def _hindrance(view: GraphView, node: NodeProto) -> str | None:
@@ -70,4 +90,4 @@ def _constant(view: GraphView, node: NodeProto, index: int) -> Array | None:
     return view.value(node.input[index]) if index < len(node.input) else None
 
 
-RULES = (_output,)
+RULES = (_output, _matrix_bias)

@@ -168,19 +168,23 @@ def _bias_float(view: GraphView) -> Iterator[Breach]:
 
 
 @rule(
-    "bias-scale",
-    "an INT32 bias counts in units of both scales, from zero",
+    "bias-int32",
+    "the bias of a quantised product is INT32 in units of both scales, from zero",
     source=BIAS_SCALE,
 )
-def _bias_scale(view: GraphView) -> Iterator[Breach]:
+def _bias_int32(view: GraphView) -> Iterator[Breach]:
     for product in products(view):
         name = bias_of(product.node)
-        bias = None if name is None else origin_of(view, name)
         data, weight = (origin_of(view, tensor) for tensor in product.node.input[:2])
-        if bias is None or not all(origin.is_quantised for origin in (bias, data, weight)):
+        if name is None or not (data.is_quantised and weight.is_quantised):
             continue
+        bias = origin_of(view, name)
         if _bias_type(view, bias) != TensorProto.INT32 or bias.quantize:
-            yield Breach(called(product.node), f"its bias {name} is not INT32; write it so")
+            yield Breach(
+                called(product.node),
+                f"its bias {name} is not INT32 behind a DQ, so that the product runs in FP32; "
+                "quantise it with the rest",
+            )
         elif not _is_product(*(_scale(view, origin) for origin in (bias, data, weight))):
             yield Breach(
                 called(product.node),
@@ -228,5 +232,5 @@ FLOAT_RULES = (_inline, _finite)
 HALF_RULES = (_underflow,)
 QUANTISED_RULES = (_form, _per_channel, _range)
 TENSORRT_RULES = (_bias_float,)
-CPU_RULES = (_bias_scale,)
+CPU_RULES = (_bias_int32,)
 RULES = (*FLOAT_RULES, *HALF_RULES, *QUANTISED_RULES, *TENSORRT_RULES, *CPU_RULES)

@@ -115,8 +115,11 @@ class _Net:
     def matmul(self, name: str, x: str, inputs: int, outputs: int) -> str:
         weight = self.random.normal(0, 0.3, (inputs, outputs))
         arguments = [self.through(x), self.weight(name, weight, 1)]
+        if self.on_cpu:  # which would merge a float bias with the product, and compute both in FP32
+            bias = self.bias(name, x, outputs)
+            return self.node("Gemm", name, [*arguments, bias], [f"{name}_logits"])
         self.node("MatMul", name, arguments, [f"{name}_out"])
-        bias = self.constant(f"{name}_bias", self.random.normal(size=outputs), self.float)
+        bias = self.constant(f"{name}_bias", self.random.normal(0, 0.1, outputs), self.float)
         return self.node("Add", f"{name}_add", [f"{name}_out", bias], [f"{name}_logits"])
 
     def activation(self, op: str, name: str, x: str) -> str:

@@ -1,0 +1,83 @@
+"""Moves a graph of DMS-Net to another operator set, exactly or not at all.
+
+Contract: the graph that comes in is of `SOURCE_OPSET` and is not changed. Only differences that
+DMS-Net's operators have between these sets are known here; an operator outside `_KNOWN` is refused
+rather than relabelled. From 18 to 19 none of them changes its meaning, Q/DQ gains FP16 scales. Down
+to 17, the axes of ReduceMax and ReduceMean move from an input back into an attribute.
+"""
+
+from __future__ import annotations
+
+import onnx
+from onnx import checker, helper
+
+from fundus_export.errors import ExportError
+from fundus_export.graph_view import GraphView, attribute
+
+__all__ = ["SOURCE_OPSET", "with_opset"]
+
+SOURCE_OPSET = 18
+_OPSETS = (17, 18, 19)
+
+# Operators that are the same from 17 to 19 but for types that no graph here uses, with those that
+# `_axes_as_attribute` mends.
+_MENDED = frozenset({"ReduceMax", "ReduceMean", "ReduceMin"})
+_KNOWN = _MENDED | frozenset(
+    {
+        *("Abs", "Add", "AveragePool", "Cast", "Clip", "Concat", "Conv", "DequantizeLinear", "Div"),
+        *("Exp", "Floor", "Gather", "GatherND", "Gemm", "Greater", "Identity", "MatMul", "Max"),
+        *("MaxPool", "Min", "Mul", "Neg", "QuantizeLinear", "ReduceSum", "Relu", "Reshape"),
+        *("Sigmoid", "Slice", "Softmax", "Sqrt", "Sub", "Transpose", "Unsqueeze", "Where"),
+    }
+)
+
+
+def with_opset(model: onnx.ModelProto, opset: int) -> onnx.ModelProto:
+    """A copy of a graph in another operator set.
+
+    Args:
+        model: of operator set 18.
+        opset: 17, 18 or 19.
+
+    Raises:
+        ExportError: the operator set or an operator is not known here.
+    """
+    if opset not in _OPSETS:
+        known = ", ".join(map(str, _OPSETS))
+        raise ExportError(f"opset {opset} was asked for; graphs are written in opset {known}")
+    unknown = sorted({node.op_type for node in model.graph.node} - _KNOWN)
+    if unknown:
+        raise ExportError(
+            f"the graph has operators that are not known to keep their meaning between opset "
+            f"{SOURCE_OPSET} and {opset}: {', '.join(unknown)}; this is a fault of the export"
+        )
+    moved = onnx.ModelProto()
+    moved.CopyFrom(model)
+    if opset < SOURCE_OPSET:
+        _axes_as_attribute(moved)
+    del moved.opset_import[:]
+    moved.opset_import.append(helper.make_opsetid("", opset))
+    checker.check_model(moved, full_check=True)
+    return moved
+
+
+def _axes_as_attribute(model: onnx.ModelProto) -> None:
+    view = GraphView(model)
+    for node in model.graph.node:
+        if node.op_type not in _MENDED or len(node.input) < 2:
+            continue
+        if attribute(node, "noop_with_empty_axes"):
+            raise ExportError(f"{node.name} reduces nothing; this is a fault of the export")
+        axes = [int(axis) for axis in view.constant(node.input[1]).ravel()]
+        kept = [entry for entry in node.attribute if entry.name != "noop_with_empty_axes"]
+        del node.attribute[:]
+        node.attribute.extend([*kept, helper.make_attribute("axes", axes)])
+        del node.input[1:]
+    _drop_unread(model.graph)
+
+
+def _drop_unread(graph: onnx.GraphProto) -> None:
+    read = {name for node in graph.node for name in node.input}
+    kept = [tensor for tensor in graph.initializer if tensor.name in read]
+    del graph.initializer[:]
+    graph.initializer.extend(kept)

@@ -1,0 +1,109 @@
+"""From the FP32 graphs and a recipe to the graphs of any dialect: the one quantiser.
+
+Contract: `source` is what `export_graphs` wrote; it is not changed. The same source and recipe give
+the same bytes. Inputs and outputs are FP32 in every dialect.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import onnx
+from onnx import checker
+
+from fundus_export.errors import ExportError
+from fundus_export.graph_view import GraphView
+from fundus_export.graphs import GraphBytes
+from fundus_export.half import island_of, to_half
+from fundus_export.opsets import SOURCE_OPSET, with_opset
+from fundus_export.quantise.affinity import sample_affinities
+from fundus_export.quantise.placement import place, products
+from fundus_export.quantise.qdq import insert_pairs
+from fundus_export.quantise.recipe import PARTS, Recipe
+from fundus_export.quantise.scheme import DIALECTS, INT8_DIALECTS, scheme_of
+
+__all__ = ["measured_tensors", "product_names", "write_dialect"]
+
+
+def write_dialect(source: GraphBytes, dialect: str, recipe: Recipe | None = None) -> GraphBytes:
+    """Encoder and head in a dialect.
+
+    Args:
+        source: the FP32 graphs.
+        dialect: one of `DIALECTS`.
+        recipe: ranges and raised products; INT8 needs one, FP16 takes its magnitudes where there
+            is one.
+
+    Raises:
+        ExportError: the dialect is unknown, INT8 has no recipe, or the recipe is for other graphs.
+    """
+    if dialect not in DIALECTS:
+        raise ExportError(f"there is no dialect {dialect!r}; there is {', '.join(DIALECTS)}")
+    if recipe is not None:
+        recipe.require_for(source)
+    if dialect == "fp32":
+        return source
+    if dialect in INT8_DIALECTS and recipe is None:
+        raise ExportError(
+            f"the dialect {dialect} needs measured ranges; give photographs to calibrate with: "
+            "--calibration DIR"
+        )
+    written = {
+        part: _write_part(onnx.load_from_string(getattr(source, part)), part, dialect, recipe)
+        for part in PARTS
+    }
+    opset = scheme_of(dialect).opset if dialect in INT8_DIALECTS else source.opset
+    return GraphBytes(written["encoder"], written["head"], opset)
+
+
+def measured_tensors(source: GraphBytes) -> dict[str, tuple[str, ...]]:
+    """Which tensors of encoder and head a recipe must know, for all dialects together."""
+    return {part: _tensors_of(onnx.load_from_string(getattr(source, part)), part) for part in PARTS}
+
+
+def product_names(source: GraphBytes, dialect: str) -> dict[str, tuple[str, ...]]:
+    """The products of encoder and head that a dialect quantises, in the order of computation."""
+    scheme = scheme_of(dialect)
+    names = {}
+    for part in PARTS:
+        view = GraphView(onnx.load_from_string(getattr(source, part)))
+        quantised = place(view, scheme).quantised
+        names[part] = tuple(node.name for node in products(view) if node.name in quantised)
+    return names
+
+
+def _tensors_of(model: onnx.ModelProto, part: str) -> tuple[str, ...]:
+    wanted: dict[str, None] = {}
+    for dialect in INT8_DIALECTS:
+        view = GraphView(_prepared(model, part, dialect))
+        wanted.update(dict.fromkeys(place(view, scheme_of(dialect)).tensors))
+    return tuple(wanted)
+
+
+def _prepared(model: onnx.ModelProto, part: str, dialect: str) -> onnx.ModelProto:
+    if dialect == "int8-cpu" and part == "head":
+        return sample_affinities(model)
+    return model
+
+
+def _write_part(model: onnx.ModelProto, part: str, dialect: str, recipe: Recipe | None) -> bytes:
+    largest: Mapping[str, float] = {} if recipe is None else recipe.largest(part)
+    if dialect == "fp16":
+        written = to_half(model, island_of(GraphView(model), largest))
+    else:
+        assert recipe is not None  # write_dialect has checked it
+        written = _quantised(_prepared(model, part, dialect), part, dialect, recipe)
+    checker.check_model(written, full_check=True)
+    return bytes(written.SerializeToString(deterministic=True))
+
+
+def _quantised(model: onnx.ModelProto, part: str, dialect: str, recipe: Recipe) -> onnx.ModelProto:
+    scheme = scheme_of(dialect)
+    view = GraphView(model)
+    placement = place(view, scheme, recipe.raised_in(dialect, part))
+    written = insert_pairs(model, placement, recipe.ranges[part], scheme)
+    if scheme.opset != SOURCE_OPSET:
+        written = with_opset(written, scheme.opset)
+    if scheme.half:
+        written = to_half(written, island_of(view, recipe.largest(part)))
+    return written

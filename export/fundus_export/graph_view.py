@@ -10,7 +10,6 @@ import math
 from collections import defaultdict
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 import onnx
 from onnx import numpy_helper, shape_inference

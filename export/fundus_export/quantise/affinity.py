@@ -88,7 +88,7 @@ def _producer(view: GraphView, node: onnx.NodeProto, op: str, before: str) -> on
 
 
 def _unsqueezed(view: GraphView, name: str, *, axis: int) -> str | None:
-    """The N x C descriptor behind a tensor N x C x 1 or N x 1 x C, C along `axis`, if C is large."""
+    """The N x C descriptor behind N x C x 1 or N x 1 x C, C along `axis`, where C is large."""
     producer, shape = view.producer(name), view.shape(name)
     if producer is None or producer.op_type != "Unsqueeze" or shape is None or len(shape) != 3:
         return None

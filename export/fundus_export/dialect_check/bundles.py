@@ -6,8 +6,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-import onnx
-
 from fundus_export.dialect_check.check import check_dialect, model_from_bytes
 from fundus_export.dialect_check.findings import Finding
 from fundus_export.dialect_check.pairs import products, raised_layers
@@ -71,9 +69,9 @@ def check_bytes(
         ExportError: the bytes are no ONNX model, or there is no such dialect.
     """
     model = model_from_bytes(data, name)
-    islands = _islands(model, largest or {})
-    findings = check_dialect(model, dialect, graph=name, islands=islands)
-    raised = raised_layers(GraphView(model)) if dialect.startswith("int8") else ()
+    view = GraphView(model)
+    findings = check_dialect(model, dialect, graph=name, islands=_islands(view, largest or {}))
+    raised = raised_layers(view) if dialect.startswith("int8") and view.fault is None else ()
     return CheckedGraph(name, dialect, findings, raised)
 
 
@@ -91,9 +89,9 @@ def _recipe(bundle: Bundle) -> Recipe | None:
     return Recipe.from_bytes(bundle.file(RECIPE_NAME).read_bytes(), where=RECIPE_NAME)
 
 
-def _islands(model: onnx.ModelProto, largest: dict[str, float]) -> tuple[str, ...]:
+def _islands(view: GraphView, largest: dict[str, float]) -> tuple[str, ...]:
     return tuple(
         product.node.name
-        for product in products(GraphView(model))
+        for product in products(view)
         if largest.get(product.node.output[0], 0.0) > LARGEST_SAFE
     )

@@ -8,6 +8,7 @@ import onnx
 
 from fundus_export.dialect_check.dialects import RULES
 from fundus_export.dialect_check.findings import Finding
+from fundus_export.dialect_check.rules_graph import VALID
 from fundus_export.dialect_check.traits import TRAITS
 from fundus_export.dialect_check.view import GraphView
 from fundus_export.errors import ExportError
@@ -37,9 +38,11 @@ def check_dialect(
     if dialect not in RULES:
         raise ExportError(f"there is no dialect {dialect!r}; there is {', '.join(RULES)}")
     view, traits = GraphView(model), TRAITS[dialect]
+    # where nodes lack their inputs, the other rules would stumble
+    rules = RULES[dialect] if view.fault is None else (VALID,)
     return tuple(
         Finding(graph, breach.node, rule.id, breach.mend)
-        for rule in RULES[dialect]
+        for rule in rules
         for breach in rule.search(view, traits)
         if not (rule.id == _FP32_RULE and breach.node in islands)
     )
@@ -57,14 +60,25 @@ def model_from_bytes(data: bytes, name: str) -> onnx.ModelProto:
     """
     try:
         model = onnx.load_from_string(data)
+        whole = bool(model.ir_version and model.graph.node) and _is_text(model.graph)
     except Exception as error:  # protobuf's errors have no typed public base
         raise ExportError(
             f"{name} has {len(data)} bytes that are no ONNX model, or not a whole one: {error}; "
             "copy or export it again"
         ) from error
-    if not model.ir_version or not model.graph.node:
+    if not whole:
         raise ExportError(
-            f"{name} has {len(data)} bytes without an ONNX graph in them; give a graph that "
-            "fundus-export wrote"
+            f"{name} has {len(data)} bytes that hold no ONNX graph, or a damaged one; copy or "
+            "export it again"
         )
     return model
+
+
+def _is_text(graph: onnx.GraphProto) -> bool:
+    """Whether names are text; protobuf takes any bytes for a string."""
+    names: list[object] = [tensor.name for tensor in graph.initializer]
+    names += [value.name for value in (*graph.input, *graph.output, *graph.value_info)]
+    for node in graph.node:
+        names += [node.name, node.op_type, node.domain, *node.input, *node.output]
+        names += [entry.name for entry in node.attribute]
+    return all(isinstance(name, str) for name in names)

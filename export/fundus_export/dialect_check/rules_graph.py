@@ -23,7 +23,7 @@ from fundus_runtime.backends.protocol import (
     HEAD_OUTPUTS,
 )
 
-__all__ = ["RULES"]
+__all__ = ["RULES", "VALID"]
 
 _NEWEST_IR = 10
 
@@ -36,9 +36,11 @@ Shape = tuple[int | str | None, ...]
     source=ONNX_CHECKER,
 )
 def _valid(view: GraphView) -> Iterator[Breach]:
-    if view.complaint is not None:
-        node, text = view.complaint
-        yield Breach(node or "graph", f"ONNX says: {text}; export the graph again")
+    complaint = view.fault or view.misfit
+    if complaint is not None:
+        yield Breach(
+            complaint.node or "graph", f"ONNX says: {complaint.text}; export the graph again"
+        )
 
 
 @rule(
@@ -89,7 +91,7 @@ def _batch(view: GraphView) -> Iterator[Breach]:
     source=TORCH_EXPORTER,
 )
 def _free_axis(view: GraphView) -> Iterator[Breach]:
-    if view.complaint is not None:
+    if view.misfit is not None:
         return  # shapes behind what ONNX does not accept are unknown, which says nothing
     for node in view.nodes:
         for name in filter(None, node.output):
@@ -144,4 +146,5 @@ def _shown(shape: Shape | None) -> str:
     return " x ".join("?" if axis is None else str(axis) for axis in shape) or "none"
 
 
+VALID = _valid
 RULES = (_valid, _interface, _io_type, _batch, _free_axis, _opset, _ir)

@@ -1,9 +1,9 @@
 """A graph as the rules look at it: who makes and who reads a tensor, its type, shape and value.
 
-Contract: any model that could be parsed has a view, a broken one too. What cannot be known is None:
-the type of a tensor behind a node that ONNX does not understand, the value of a weight that lies in
-another file. The view shares no code with what writes the graphs, so that a misunderstanding of
-theirs is not repeated here.
+Contract: a model against which ONNX's checker has nothing (`fault`) has a view. What cannot be
+known is None: the type of a tensor behind a node that ONNX does not understand, the value of a
+weight that lies in another file. The view shares no code with what writes the graphs, so that a
+misunderstanding of theirs is not repeated here.
 """
 
 from __future__ import annotations
@@ -12,20 +12,36 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import onnx
 from onnx import NodeProto, TensorProto, checker, helper, numpy_helper, shape_inference
 
-__all__ = ["Array", "GraphView", "Reader", "attribute", "called", "is_external", "type_name"]
+__all__ = [
+    "Array",
+    "Complaint",
+    "GraphView",
+    "Reader",
+    "attribute",
+    "called",
+    "is_external",
+    "type_name",
+]
 
 Array = npt.NDArray[Any]
 Reader = tuple[NodeProto, int]
 
 # Shapes and axes are constants that shape inference reads; weights are not worth copying for it.
 _SMALL = 64
+
+
+class Complaint(NamedTuple):
+    """What ONNX says against a model, and of which node, if it names one."""
+
+    node: str
+    text: str
 
 
 class GraphView:
@@ -93,25 +109,29 @@ class GraphView:
         return self._types.get(name, (None, None))[1]
 
     @cached_property
-    def complaint(self) -> tuple[str, str] | None:
-        """What ONNX's checker or its strict shape inference has against the model.
-
-        Returns:
-            The node's name, empty where the complaint names none, and the complaint.
-        """
+    def fault(self) -> Complaint | None:
+        """What ONNX's checker has against the model; with one, nothing else here can be trusted."""
         outside = any(is_external(tensor) for tensor in self.constants)
         try:
             checker.check_model(self._skeleton if outside else self.model)
+        except Exception as error:  # ONNX raises several types, some of them plain RuntimeError
+            return _complaint(error)
+        return None
+
+    @cached_property
+    def misfit(self) -> Complaint | None:
+        """What ONNX's strict inference of types and shapes has against the model."""
+        try:
             shape_inference.infer_shapes(self._skeleton, strict_mode=True, check_type=True)
         except Exception as error:  # ONNX raises several types, some of them plain RuntimeError
-            return _complaint(str(error))
+            return _complaint(error)
         return None
 
     @cached_property
     def _types(self) -> dict[str, tuple[int | None, tuple[int | str | None, ...] | None]]:
         try:
             model = shape_inference.infer_shapes(self._skeleton, data_prop=True)
-        except Exception:  # `complaint` says why; what the file itself states remains
+        except Exception:  # `misfit` says why; what the file itself states remains
             model = self._skeleton
         graph = model.graph
         values = (*graph.value_info, *graph.input, *graph.output)
@@ -125,7 +145,7 @@ class GraphView:
         model.opset_import.extend(self.model.opset_import)
         model.functions.extend(self.model.functions)
         graph = model.graph
-        graph.name = whole.name
+        graph.name = "skeleton"
         graph.node.extend(whole.node)
         graph.output.extend(whole.output)
         graph.input.extend(whole.input)
@@ -211,7 +231,7 @@ def _array(tensor: TensorProto | None) -> Array | None:
         return None
     try:
         return numpy_helper.to_array(tensor)
-    except (ValueError, TypeError):  # fewer bytes than the shape demands, or a type without values
+    except (KeyError, TypeError, ValueError):  # an unknown type, or fewer bytes than the shape has
         return None
 
 
@@ -231,7 +251,8 @@ def _axis(axis: Any) -> int | str | None:
     return str(axis.dim_param) or None
 
 
-def _complaint(text: str) -> tuple[str, str]:
+def _complaint(error: Exception) -> Complaint:
+    text = str(error)
     found = re.search(r"node name: ([^)\s]*)\)|Name: '?([^)'\s]+)'?", text)
     node = next((group for group in found.groups() if group), "") if found else ""
-    return node, " ".join(text.split())
+    return Complaint(node, " ".join(text.split()))

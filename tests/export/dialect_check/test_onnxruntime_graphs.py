@@ -153,7 +153,9 @@ def test_what_passes_for_the_cpu_is_computed_in_integers(tmp_path: Path) -> None
 def shown(model: onnx.ModelProto) -> None:
     """An answer that nobody asks for would be optimised away."""
     float_reader(model)
-    answer = helper.make_tensor_value_info("second_reader_out", TensorProto.FLOAT, None)
+    answer = helper.make_tensor_value_info(
+        "second_reader_out", TensorProto.FLOAT, ["batch", 8, 8, 8]
+    )
     model.graph.output.append(answer)
 
 

@@ -125,7 +125,11 @@ def test_every_option_is_on_its_page() -> None:
 
     expected = {
         "run.md": options(arguments.build_parser()),
-        "export.md": options(subparser(export.build_parser, "bundle")),
+        "export.md": {
+            option
+            for name in ("bundle", "check")
+            for option in options(subparser(export.build_parser, name))
+        },
         "signing.md": {
             option
             for name in ("keygen", "sign", "verify")
@@ -240,6 +244,21 @@ def test_table_of_the_manifest_has_every_key() -> None:
     rows = re.findall(r"^\| (`.*?) \|", table, flags=re.MULTILINE)
 
     assert {key for row in rows for key in re.findall(r"`(\w+)`", row)} == _REQUIRED | _OPTIONAL
+
+
+def test_table_of_rules_is_the_dialect_checkers() -> None:
+    from fundus_export.dialect_check.dialects import ALL_RULES, RULES
+
+    def column(rule: object) -> str:
+        dialects = [dialect for dialect, rules in RULES.items() if rule in rules]
+        if len(dialects) == len(RULES):
+            return "all"
+        if dialects == [dialect for dialect in RULES if dialect.startswith("int8")]:
+            return "all INT8"
+        return ", ".join(f"`{dialect}`" for dialect in dialects)
+
+    expected = [[f"`{rule.id}`", column(rule), rule.demand] for rule in ALL_RULES]
+    assert cells(DOCS / "export.md", "## The dialect checker") == expected
 
 
 def test_table_of_presets_is_the_presets() -> None:

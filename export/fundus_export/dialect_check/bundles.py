@@ -1,8 +1,9 @@
-"""Check the graphs of a bundle, with what its recipe allows."""
+"""Check the graphs of a bundle, with what its recipe allows; needs neither torch nor an engine."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
@@ -12,11 +13,13 @@ from fundus_export.dialect_check.pairs import products, raised_layers
 from fundus_export.dialect_check.view import GraphView
 from fundus_export.errors import ExportError
 from fundus_export.half import LARGEST_SAFE
-from fundus_export.quantise.recipe import RECIPE_NAME, Recipe
 from fundus_runtime.bundle import Bundle
 from fundus_runtime.manifest import GraphPair
 
-__all__ = ["CheckedGraph", "check_bundle", "check_bytes"]
+__all__ = ["CheckedGraph", "check_bundle", "check_bytes", "check_form"]
+
+_RECIPE = "graphs/recipe.json"
+_LARGEST = 2  # of what a recipe keeps of a tensor: low, high, largest, means
 
 
 @dataclass(frozen=True)
@@ -40,8 +43,6 @@ class CheckedGraph:
 def check_bundle(bundle: Bundle, dialect: str | None = None) -> Iterator[CheckedGraph]:
     """Check encoder and head of one dialect, or of all that the bundle has.
 
-    Products that the bundle's recipe saw beyond FP16's range may compute in FP32.
-
     Raises:
         ExportError: the bundle has no graphs of that dialect, or a file is no graph.
     """
@@ -49,13 +50,28 @@ def check_bundle(bundle: Bundle, dialect: str | None = None) -> Iterator[Checked
     if not forms:
         there = ", ".join(sorted(form.dialect for form in bundle.manifest.graphs.values()))
         raise ExportError(f"{bundle.path} has no graphs of the dialect {dialect!r}; it has {there}")
-    recipe = _recipe(bundle)
     for form in forms:
-        yield from _check_form(bundle, form, recipe)
+        yield from check_form(bundle, form)
+
+
+def check_form(bundle: Bundle, form: GraphPair) -> Iterator[CheckedGraph]:
+    """Check one form's encoder and head.
+
+    Products that answered beyond FP16's safe range when the bundle was calibrated may compute in
+    FP32.
+
+    Raises:
+        ExportError: the dialect is unknown, or a file is no graph or no recipe.
+    """
+    largest = _largest_seen(bundle)
+    files = {"encoder": form.encoder, "head": form.head}
+    for part, data in zip(files, bundle.graph_bytes(form), strict=True):
+        name = PurePosixPath(files[part]).name
+        yield check_bytes(data, name, form.dialect, largest=largest.get(part))
 
 
 def check_bytes(
-    data: bytes, name: str, dialect: str, *, largest: dict[str, float] | None = None
+    data: bytes, name: str, dialect: str, *, largest: Mapping[str, float] | None = None
 ) -> CheckedGraph:
     """Check a serialised graph.
 
@@ -75,23 +91,29 @@ def check_bytes(
     return CheckedGraph(name, dialect, findings, raised)
 
 
-def _check_form(bundle: Bundle, form: GraphPair, recipe: Recipe | None) -> Iterator[CheckedGraph]:
-    files = {"encoder": form.encoder, "head": form.head}
-    for part, data in zip(files, bundle.graph_bytes(form), strict=True):
-        largest = None if recipe is None else recipe.largest(part)
-        name = PurePosixPath(files[part]).name
-        yield check_bytes(data, name, form.dialect, largest=largest)
-
-
-def _recipe(bundle: Bundle) -> Recipe | None:
-    if RECIPE_NAME not in bundle.manifest.files:
-        return None
-    return Recipe.from_bytes(bundle.file(RECIPE_NAME).read_bytes(), where=RECIPE_NAME)
-
-
-def _islands(view: GraphView, largest: dict[str, float]) -> tuple[str, ...]:
+def _islands(view: GraphView, largest: Mapping[str, float]) -> tuple[str, ...]:
     return tuple(
         product.node.name
         for product in products(view)
         if largest.get(product.node.output[0], 0.0) > LARGEST_SAFE
     )
+
+
+def _largest_seen(bundle: Bundle) -> dict[str, dict[str, float]]:
+    """The largest magnitude that a calibration saw, by part and tensor; empty without a recipe.
+
+    Only this is read of the recipe, whose own reader needs the training framework.
+    """
+    if _RECIPE not in bundle.manifest.files:
+        return {}
+    try:
+        ranges = json.loads(bundle.file(_RECIPE).read_bytes())["ranges"]
+        return {
+            part: {name: float(measured[_LARGEST]) for name, measured in tensors.items()}
+            for part, tensors in ranges.items()
+        }
+    except (AttributeError, IndexError, KeyError, OSError, TypeError, ValueError) as error:
+        raise ExportError(
+            f"{bundle.path / _RECIPE} is no recipe: {type(error).__name__}, {error}; export the "
+            "bundle again"
+        ) from error

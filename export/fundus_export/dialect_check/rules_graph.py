@@ -106,7 +106,8 @@ def _free_axis(view: GraphView) -> Iterator[Breach]:
 
 @dialect_rule(
     "graph-opset",
-    "the operator set is one that the dialect's engines read as it is meant",
+    "the operator set is one that the dialect's engines read as it is meant: "
+    "13 to 20, `int8-trt` 19 to 20, `int8-trt8` 13 to 17",
     source=OPERATOR_TABLES,
 )
 def _opset(view: GraphView, traits: Traits) -> Iterator[Breach]:

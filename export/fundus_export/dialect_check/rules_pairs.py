@@ -31,7 +31,7 @@ __all__ = ["RULES"]
 
 @dialect_rule(
     "qdq-inputs",
-    "a Q names its zero point (int8-trt8: every Q and DQ has three inputs)",
+    "a Q names its zero point (`int8-trt8`: every Q and DQ has three inputs)",
     source=IMPORTERS + ": 8.x asserts three inputs; without one ONNX means UINT8, TensorRT INT8",
 )
 def _inputs(view: GraphView, traits: Traits) -> Iterator[Breach]:
@@ -59,7 +59,7 @@ def _constant(view: GraphView) -> Iterator[Breach]:
 
 @dialect_rule(
     "qdq-type",
-    "activations and weights are INT8 (int8-cpu: activations UINT8)",
+    "activations and weights are INT8 (`int8-cpu`: activations UINT8)",
     source=IMPORTERS + ": UINT8 is refused",
 )
 def _type(view: GraphView, traits: Traits) -> Iterator[Breach]:
@@ -80,7 +80,7 @@ def _type(view: GraphView, traits: Traits) -> Iterator[Breach]:
 
 @dialect_rule(
     "qdq-scale-type",
-    "scales are FP32 (int8-trt: FP16, as everything around them)",
+    "scales are FP32 (`int8-trt`: FP16, as everything around them)",
     source=IMPORTERS + ": 8.x reads scales as float; from 10.0 on the scale's type is the DQ's",
 )
 def _scale_type(view: GraphView, traits: Traits) -> Iterator[Breach]:
@@ -116,7 +116,7 @@ def _scale(view: GraphView) -> Iterator[Breach]:
 
 @dialect_rule(
     "qdq-zero-point",
-    "zero points are zero, as many as scales (int8-cpu: activations may have any)",
+    "zero points are zero, as many as scales (`int8-cpu`: activations may have any)",
     source=IMPORTERS + ": only symmetric quantisation; scale and zero point have the same volume",
 )
 def _zero_point(view: GraphView, traits: Traits) -> Iterator[Breach]:

@@ -91,7 +91,7 @@ def _underflow(view: GraphView) -> Iterator[Breach]:
 
 @dialect_rule(
     "weight-form",
-    "a quantised weight is INT8 behind a DQ (int8-trt8: FP32 behind Q and DQ)",
+    "a quantised weight is INT8 behind a DQ (`int8-trt8`: FP32 behind Q and DQ)",
     source=CONSTANTS,
 )
 def _form(view: GraphView, traits: Traits) -> Iterator[Breach]:

@@ -26,7 +26,7 @@ __all__ = [
 ]
 
 PROTOCOL = "runtime/fundus_runtime/backends/protocol.py, docs/export.md"
-PRECISION = "docs/export.md, Dialects"
+PRECISION = "docs/export.md, The dialect checker"
 
 ONNX_CHECKER = "onnx.ai/onnx/api/checker.html, onnx.ai/onnx/api/shape_inference.html"
 QUANTIZE_LINEAR = "onnx.ai/onnx/operators/onnx__QuantizeLinear.html"

@@ -18,6 +18,8 @@ from onnx import TensorProto, helper
 from fundus_export.commands import export
 from fundus_export.dialect_check.bundles import check_bytes
 from fundus_export.errors import ExportError
+from fundus_export.quantise.ranges import RangeMethod, TensorRange
+from fundus_export.quantise.recipe import RECIPE_NAME, Recipe
 from fundus_runtime.errors import BundleError
 from fundus_runtime.shipped import BUNDLE_VARIABLE, default_bundle
 
@@ -138,6 +140,38 @@ def test_a_bundles_broken_graph_is_found(shipped: Path, capsys: Captured) -> Non
     assert check(shipped, "--dialect", "fp32") == 1
     assert "head_fp32.onnx: " in (out := capsys.readouterr().out)
     assert f": weights-finite: 1 of the {values.size} float numbers in {weight.name} are NaN" in out
+
+
+def with_fp16_islands(folder: Path) -> None:
+    """Adds a form whose graphs both keep conv2 in FP32, which the recipe allows of the encoder."""
+    model = dialect_net("fp16")
+    island(model, "conv2")
+    for part in ("encoder", "head"):
+        exchange(folder, f"graphs/{part}_fp16.onnx", model.SerializeToString())
+    seen = TensorRange(0.0, 50000.0, 50000.0)
+    recipe = Recipe({}, "", {}, RangeMethod(), {"encoder": {"conv2_out": seen}, "head": {}})
+    exchange(folder, RECIPE_NAME, recipe.to_bytes())
+    values = manifest(folder)
+    form = {"dialect": "fp16", "precision": "fp16", "opset": 18}
+    files = {part: f"graphs/{part}_fp16.onnx" for part in ("encoder", "head")}
+    values["graphs"]["fp16"] = {**form, **files}
+    (folder / "manifest.json").write_text(json.dumps(values), encoding="utf-8")
+
+
+def test_the_recipe_says_which_products_may_stay_high(shipped: Path, capsys: Captured) -> None:
+    with_fp16_islands(shipped)
+    assert check(shipped, "--dialect", "fp16") == 1
+    first, second, third = capsys.readouterr().out.splitlines()
+    assert first == "encoder_fp16.onnx: fp16: keeps its dialect"
+    assert second.startswith("head_fp16.onnx: conv2: type-high: ")
+    assert third == "head_fp16.onnx: fp16: 1 finding"
+
+
+def test_a_recipe_that_is_none_is_a_failure(shipped: Path, capsys: Captured) -> None:
+    with_fp16_islands(shipped)
+    exchange(shipped, RECIPE_NAME, b'{"ranges": 5}')
+    assert check(shipped, "--dialect", "fp16") == 1
+    assert "graphs/recipe.json is no recipe: AttributeError" in capsys.readouterr().err
 
 
 def test_a_bundle_whose_files_were_exchanged_is_not_checked(

@@ -15,7 +15,8 @@ from dataclasses import replace
 from typing import Any
 
 from fundus_export.errors import ExportError
-from fundus_export.tensorrt.checks import Certify, answer_golden_pairs, require_dialect
+from fundus_export.tensorrt.checks import Certify, answer_golden_pairs
+from fundus_export.tensorrt.dialect import require_dialect
 from fundus_export.tensorrt.layers import inspect_engine, read_layers
 from fundus_export.tensorrt.machine import Machine, alone_on
 from fundus_export.tensorrt.network import (

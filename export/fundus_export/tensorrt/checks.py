@@ -1,4 +1,4 @@
-"""What is asked of a bundle before a build, and of the plans after it."""
+"""What plans answer: the bundle's golden pairs, and the patients of a certificate."""
 
 from __future__ import annotations
 
@@ -13,32 +13,11 @@ from fundus_runtime.golden import GoldenReport, check_golden
 from fundus_runtime.manifest import GraphPair
 from fundus_runtime.screener import Screener
 
-__all__ = ["Certify", "answer_golden_pairs", "prepare_certificate", "require_dialect"]
+__all__ = ["Certify", "answer_golden_pairs", "prepare_certificate"]
 
 Certify = Callable[[Backend], Mapping[str, Any]]
 
 _SHOWN = 8
-
-
-def require_dialect(bundle: Bundle, pair: GraphPair) -> None:
-    """Hold the graphs to the rules of their dialect.
-
-    Raises:
-        ExportError: a rule is broken; names the nodes.
-    """
-    from fundus_export.dialect_check import check_dialect, model_from_bytes
-
-    findings = []
-    for graph, data in zip(("encoder", "head"), bundle.graph_bytes(pair), strict=True):
-        model = model_from_bytes(data, f"the {graph} of {bundle.path}")
-        findings += check_dialect(model, pair.dialect, graph=graph)
-    if findings:
-        shown = "; ".join(str(finding) for finding in findings[:_SHOWN])
-        more = f"; and {len(findings) - _SHOWN} more" if len(findings) > _SHOWN else ""
-        raise ExportError(
-            f"the {pair.name} graphs of {bundle.path} break their dialect's rules: {shown}{more}; "
-            "export the bundle again"
-        )
 
 
 def answer_golden_pairs(bundle: Bundle, pair: GraphPair, backend: Backend) -> GoldenReport:

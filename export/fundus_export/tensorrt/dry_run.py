@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from fundus_export.errors import ExportError
-from fundus_export.tensorrt.checks import require_dialect
+from fundus_export.tensorrt.dialect import require_dialect
 from fundus_export.tensorrt.features import Features, probe
 from fundus_export.tensorrt.memory import estimate_memory
 from fundus_export.tensorrt.options import EngineOptions

@@ -104,16 +104,16 @@ def run_showing(what: str, action: Callable[[], T], progress: BuildProgress, *, 
         KeyboardInterrupt: Ctrl-C; the build has been stopped, or will not be waited for.
     """
     worker = _Worker(action)
-    worker.start()
     try:
+        worker.start()
         with _bar(what) as bar:
-            while worker.is_alive():
-                worker.join(_POLL_SECONDS)
+            while not worker.ended.wait(_POLL_SECONDS):
                 _show(bar, progress)
+            _show(bar, progress)
     except KeyboardInterrupt:
         progress.cancelled.set()
         if stops:
-            worker.join(_STOP_SECONDS)
+            worker.ended.wait(_STOP_SECONDS)
         raise
     return worker.result()
 
@@ -136,10 +136,15 @@ def terminate_as_interrupt() -> Iterator[None]:
 
 
 class _Worker(threading.Thread, Generic[T]):
-    """A thread with a result; a daemon, because TensorRT 8 cannot be stopped."""
+    """A thread with a result; a daemon, because TensorRT 8 cannot be stopped.
+
+    It is waited for by `ended`: up to Python 3.12 `join` takes a thread for ended once Ctrl-C has
+    interrupted it.
+    """
 
     def __init__(self, action: Callable[[], T]) -> None:
         super().__init__(daemon=True, name="tensorrt-build")
+        self.ended = threading.Event()
         self._action = action
         self._answer: list[T] = []
         self._error: BaseException | None = None
@@ -149,6 +154,8 @@ class _Worker(threading.Thread, Generic[T]):
             self._answer.append(self._action())
         except BaseException as error:  # carried over to the thread that waits
             self._error = error
+        finally:
+            self.ended.set()
 
     def result(self) -> T:
         if self._error is not None:

@@ -18,10 +18,13 @@ import pytest
 
 from fundus_export.tensorrt.features import probe
 from fundus_export.tensorrt.machine import Machine
+from fundus_runtime.backends.onnxruntime import OnnxRuntimeBackend
 from fundus_runtime.bundle import Bundle
-from fundus_runtime.labels import ODIR_CLASSES
+from fundus_runtime.labels import EYES, ODIR_CLASSES
+from fundus_runtime.manifest import GraphPair
 from fundus_runtime.plan_key import Device
 from fundus_runtime.plans import PLANS_VARIABLE
+from fundus_runtime.prepared import prepare_eye_file
 from fundus_runtime.preprocess import PreprocessSpec
 
 
@@ -101,31 +104,35 @@ def _write(folder: Path, files: dict[str, bytes], manifest: dict[str, Any]) -> B
     return replace(Bundle.open(folder, require_trust=False), trust="signed")
 
 
-def _golden_entry(bundle: Bundle, pictures: dict[str, bytes]) -> dict[str, Any]:
-    """What the bundle's FP32 graphs answer on ONNX Runtime."""
-    from fundus_runtime.backends.onnxruntime import OnnxRuntimeBackend
-    from fundus_runtime.screener import Screener
+def _golden_answers(bundle: Bundle, pictures: dict[str, bytes]) -> dict[str, Any]:
+    """What each dialect answers on ONNX Runtime, in the form that the runtime reads."""
+    names = [
+        {eye: f"golden/{number:02d}_{eye}.png" for eye in ("left", "right")}
+        for number in range(len(pictures) // 2)
+    ]
+    answers = {pair.name: _answers_of(bundle, pair, names) for pair in _forms(bundle)}
+    return {"pairs": names, "answers": answers}
 
+
+def _forms(bundle: Bundle) -> list[GraphPair]:
+    return list(bundle.manifest.graphs.values())
+
+
+def _answers_of(bundle: Bundle, pair: GraphPair, names: list[dict[str, str]]) -> dict[str, Any]:
     manifest = bundle.manifest
-    pair = manifest.graphs["fp32"]
     backend = OnnxRuntimeBackend(
         *bundle.graph_bytes(pair), size=manifest.spec.size, class_count=len(manifest.classes)
     )
-    pairs = []
-    with Screener(bundle, backend, pair, manifest.operating_points.get()) as screener:
-        for number in range(len(pictures) // 2):
-            names = {eye: f"golden/{number:02d}_{eye}.png" for eye in ("left", "right")}
-            result = screener.screen_files(*(bundle.path / name for name in names.values()))
-            pairs.append(
-                {
-                    **names,
-                    "probabilities": {k: d.probability for k, d in result.decisions.items()},
-                    "left_probabilities": dict(result.left.probabilities),
-                    "right_probabilities": dict(result.right.probabilities),
-                    "present": [k for k, d in result.decisions.items() if d.present],
-                }
-            )
-    return {"probability_tolerance": TOLERANCE, "source": "drawn", "pairs": pairs}
+    rows: dict[str, list[Any]] = {"logits": [], "left_logits": [], "right_logits": []}
+    flag = np.ones(1, np.float32)
+    for pictures in names:
+        eyes = [prepare_eye_file(eye, bundle.path / pictures[eye], manifest.spec) for eye in EYES]
+        encoded = backend.encode(np.stack([eye.tensor for eye in eyes]))
+        both = backend.fuse(encoded.features[:1], encoded.features[1:], flag, flag)
+        for kind, row in zip(rows, (both[0], *encoded.logits), strict=True):
+            rows[kind].append(row.tolist())
+    backend.close()
+    return {"probability_tolerance": TOLERANCE, **rows}
 
 
 @pytest.fixture(autouse=True)
@@ -155,14 +162,14 @@ def make_tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Bundle]
             files["checkpoint.safetensors"] = b"not read here"
         if change is not None:
             change(files)
+        answers = _golden_answers(_write(folder, files, _manifest(files, dialects)), pictures)
+        if golden is not None:
+            golden(answers)
+        if answers:
+            files["golden/answers.json"] = json.dumps(answers).encode()
         manifest = _manifest(files, dialects)
-        entry: dict[str, Any] | None = None
-        if "fp32" in dialects:
-            entry = _golden_entry(_write(folder, files, manifest), pictures)
-            if golden is not None:
-                golden(entry)
-            if entry:
-                manifest["golden"] = entry
+        if answers:
+            manifest["golden"] = {"answers": "golden/answers.json"}
         return _write(folder, files, manifest)
 
     return make

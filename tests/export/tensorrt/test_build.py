@@ -377,7 +377,7 @@ def test_an_engine_that_answers_otherwise_is_not_kept(
     make_tiny: Callable[..., Bundle], machine: MakeMachine
 ) -> None:
     def falsify(golden: dict[str, Any]) -> None:
-        golden["pairs"][1]["probabilities"]["D"] += 0.1
+        golden["answers"]["int8-trt"]["logits"][1][1] += 0.5
 
     bundle = make_tiny(golden=falsify)
     with pytest.raises(ExportError, match=r"answers 1 of 2 golden pairs otherwise .*01_left"):

@@ -207,16 +207,11 @@ def dequantised(model: onnx.ModelProto, name: str) -> None:
 
 
 def all_dequantised(model: onnx.ModelProto) -> None:
-    for name in ("conv1", "conv2", "conv3", "conv4", "down", "conv5", "linear", "expand"):
-        dequantised(model, name)
-    for name in ("project", "classify"):
-        dequantised(model, name)
-    for name in ("add1", "add2", "add3"):
-        reroute(
-            node_of(model, name),
-            {"add1": "relu1_out_dq", "add2": "down_out_dq"}.get(name, "linear_out_dq"),
-            {"add1": "relu1_out", "add2": "down_out"}.get(name, "linear_out"),
-        )
+    for node in [n for n in model.graph.node if n.op_type in ("Conv", "MatMul")]:
+        dequantised(model, node.name)
+    for node in [n for n in model.graph.node if n.op_type == "Add"]:
+        for name in list(node.input):
+            reroute(node, name, name.removesuffix("_dq"))
     drop_unread(model)
 
 

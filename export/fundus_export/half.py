@@ -54,13 +54,14 @@ def island_of(
         largest: the largest magnitude that a calibration saw, by tensor; may be empty.
         extra: nodes that stay FP32 because somebody asked for it.
     """
-    island = {node.name for node in view.nodes if _needs_range(node, largest)} | set(extra)
+    island = {
+        node.name
+        for node in view.nodes
+        if _needs_range(node, largest) or _has_tiny_constant(view, node)
+    } | set(extra)
+    # backwards, so that a product of products joins as well, once what reads it has joined
     for node in reversed(view.nodes):
         if node.op_type in _FEEDS_SUM and _all_in(island, view.readers(node.output[0])):
-            island.add(node.name)
-    for node in view.nodes:
-        # what only connects parts of an island; a constant smaller than FP16's smallest shows it
-        if _has_tiny_constant(view, node):
             island.add(node.name)
     return frozenset(island)
 

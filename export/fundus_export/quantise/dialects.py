@@ -100,10 +100,12 @@ def _write_part(model: onnx.ModelProto, part: str, dialect: str, recipe: Recipe 
 def _quantised(model: onnx.ModelProto, part: str, dialect: str, recipe: Recipe) -> onnx.ModelProto:
     scheme = scheme_of(dialect)
     view = GraphView(model)
-    placement = place(view, scheme, recipe.raised_in(dialect, part))
+    # where not even FP16 reaches, INT8 does not either
+    island = island_of(view, recipe.largest(part)) if scheme.half else frozenset()
+    placement = place(view, scheme, {*recipe.raised_in(dialect, part), *island})
     written = insert_pairs(model, placement, recipe.ranges[part], scheme)
     if scheme.opset != SOURCE_OPSET:
         written = with_opset(written, scheme.opset)
     if scheme.half:
-        written = to_half(written, island_of(view, recipe.largest(part)))
+        written = to_half(written, island)
     return written

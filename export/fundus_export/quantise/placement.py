@@ -74,7 +74,7 @@ def place(view: GraphView, scheme: Scheme, raised: Collection[str] = ()) -> Plac
     Args:
         view: the FP32 graph.
         scheme: of the dialect.
-        raised: names of products that stay high.
+        raised: names of products, and of residual additions, that stay high.
     """
     chosen = [
         node for node in products(view) if node.name not in raised and is_worth_it(view, node)
@@ -82,7 +82,7 @@ def place(view: GraphView, scheme: Scheme, raised: Collection[str] = ()) -> Plac
     quantised = frozenset(node.name for node in chosen)
     if scheme.outputs_too:
         return _place_around(view, quantised)
-    return _place_on_inputs(view, chosen, quantised)
+    return _place_on_inputs(view, chosen, quantised, raised)
 
 
 def is_worth_it(view: GraphView, node: onnx.NodeProto) -> bool:
@@ -95,14 +95,17 @@ def is_worth_it(view: GraphView, node: onnx.NodeProto) -> bool:
 
 
 def _place_on_inputs(
-    view: GraphView, chosen: list[onnx.NodeProto], quantised: frozenset[str]
+    view: GraphView,
+    chosen: list[onnx.NodeProto],
+    quantised: frozenset[str],
+    raised: Collection[str],
 ) -> Placement:
     pairs: dict[str, set[tuple[str, int]]] = defaultdict(set)
     for node in chosen:
         pairs[node.input[0]].add((node.name, 0))
     for node in view.nodes:
         index = identity_branch(view, node, quantised)
-        if index is not None:
+        if index is not None and node.name not in raised:
             pairs[node.input[index]].add((node.name, index))
     return Placement(quantised, {k: frozenset(v) for k, v in pairs.items()}, {})
 

@@ -18,7 +18,8 @@ export PIP_BUILD_CONSTRAINT := $(CONSTRAINTS)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test-install test test-native test-wheel check format ship-bundle clean
+.PHONY: help demo test-install test test-native test-wheel test-tensorrt test-gpu check format \
+  ship-bundle clean
 
 help:
 	@echo 'make demo          install the runtime, screen a fundus photograph, write demo/'
@@ -26,6 +27,8 @@ help:
 	@echo 'make test-install  the first half of it'
 	@echo 'make test-native   the C++ core alone, warnings as errors'
 	@echo 'make test-wheel    build sdist and wheels, run the runtime tests from them on each Python'
+	@echo 'make test-tensorrt the TensorRT builder against the real TensorRT 8.5.3.1 (2 GB, no GPU)'
+	@echo 'make test-gpu      build and run real engines: FUNDUS_REQUIRE_GPU=1 make test-gpu'
 	@echo 'make check         ruff, mypy, clang-format'
 	@echo 'make format        rewrite what ruff and clang-format can'
 	@echo 'make ship-bundle   record bundles/edge as the bundle that this package ships'
@@ -45,6 +48,17 @@ test-native: test-install
 
 test-wheel: test-install
 	.ci/test-wheel
+
+# Not part of `make test`: it fetches 1.7 GB into .venv-tensorrt.
+test-tensorrt:
+	.ci/test-tensorrt $(PYTEST_FLAGS)
+
+# On a machine with a GPU, TensorRT and cuda-python, in the environment that make was called in or
+# in the one whose Python GPU_PYTHON names.
+GPU_PYTHON ?= $(BIN)/python
+test-gpu:
+	$(GPU_PYTHON) -m pytest -m needs_gpu --confcutdir tests/export/tensorrt \
+	  tests/export/tensorrt/test_gpu.py $(PYTEST_FLAGS)
 
 check: test-install
 	$(BIN)/ruff check .

@@ -13,6 +13,8 @@ from fundus_runtime.plans import GRAPHS
 if TYPE_CHECKING:
     import onnx
 
+    from fundus_export.dialect_check import Finding
+
 __all__ = ["require_dialect"]
 
 _RECIPE = "graphs/recipe.json"
@@ -28,7 +30,8 @@ def require_dialect(bundle: Bundle, pair: GraphPair) -> None:
     """
     from fundus_export.dialect_check import check_dialect, model_from_bytes
 
-    seen, findings = _largest_seen(bundle), []
+    seen = _largest_seen(bundle)
+    findings: list[Finding] = []
     for graph, data in zip(GRAPHS, bundle.graph_bytes(pair), strict=True):
         model = model_from_bytes(data, f"the {graph} of {bundle.path}")
         islands = _beyond_half(model, seen.get(graph, {}))

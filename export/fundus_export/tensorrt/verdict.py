@@ -57,6 +57,7 @@ class PrecisionVerdict:
         untold: names of those that TensorRT says nothing of.
         layers_by_precision: how many layers of the engine compute in what.
         wider_layers: other layers that run wider than the build's precision, which is allowed.
+        layers: all of the engine.
     """
 
     products: int
@@ -65,6 +66,7 @@ class PrecisionVerdict:
     untold: tuple[str, ...]
     layers_by_precision: Mapping[str, int]
     wider_layers: tuple[str, ...]
+    layers: tuple[Layer, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON values."""
@@ -75,6 +77,16 @@ class PrecisionVerdict:
             "untold": list(self.untold),
             "layers_by_precision": dict(self.layers_by_precision),
             "wider_layers": list(self.wider_layers),
+            "layers": [
+                {
+                    "name": layer.name,
+                    "kind": layer.kind,
+                    "precision": layer.precision,
+                    "evidence": layer.evidence,
+                    "nodes": list(layer.nodes),
+                }
+                for layer in self.layers
+            ],
         }
 
 
@@ -93,15 +105,16 @@ def judge(
     for layer in layers:
         for node in layer.nodes:
             by_node.setdefault(node, []).append(layer)
-    violations, untold = [], []
+    violations: list[Violation] = []
+    untold: list[str] = []
     for product in judged:
-        layer = _decisive(by_node.get(product.name, ()))
-        if layer is None:
+        found = _decisive(by_node.get(product.name, ()))
+        if found is None:
             untold.append(product.name)
-        elif not _keeps(product.precision, layer.precision, strategy):
+        elif not _keeps(product.precision, found.precision, strategy):
             violations.append(
                 Violation(
-                    product.name, product.precision, layer.precision, layer.name, layer.evidence
+                    product.name, product.precision, found.precision, found.name, found.evidence
                 )
             )
     return PrecisionVerdict(
@@ -111,6 +124,7 @@ def judge(
         untold=tuple(untold),
         layers_by_precision=_count(layers),
         wider_layers=_wider(products, layers, strategy),
+        layers=tuple(layers),
     )
 
 

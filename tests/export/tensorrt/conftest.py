@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 import importlib.util
 import json
 import sys
@@ -133,6 +134,21 @@ def _answers_of(bundle: Bundle, pair: GraphPair, names: list[dict[str, str]]) ->
             rows[kind].append(row.tolist())
     backend.close()
     return {"probability_tolerance": TOLERANCE, **rows}
+
+
+@pytest.fixture(scope="session")
+def beside() -> Callable[[str], ModuleType]:
+    """A module beside this file, by name."""
+    return _beside
+
+
+@pytest.fixture
+def real_tensorrt() -> ModuleType:
+    """The real module, where it is installed."""
+    try:
+        return importlib.import_module("tensorrt")
+    except ImportError as error:
+        pytest.skip(f"needs the real TensorRT ({error}): make test-tensorrt")
 
 
 @pytest.fixture(autouse=True)

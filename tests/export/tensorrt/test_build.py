@@ -53,7 +53,9 @@ def test_every_precision_is_built_checked_and_stored(
 
     dialect = "int8-trt8" if precision == "int8" and version in FLAGS else DIALECT[precision]
     assert report.key.dialect == dialect
-    assert [plan.verdict.proven for plan in report.plans.values()] == [2, 2]
+    # with the flags of 8's INT8, TensorRT chooses what the small last products run in
+    judged = 1 if dialect == "int8-trt8" else 2
+    assert [plan.verdict.proven for plan in report.plans.values()] == [judged, judged]
     assert report.golden.pairs == 2
     found = read_plans(bundle, device_of(version), precision=precision)
     assert found.folder == report.folder
@@ -177,7 +179,7 @@ def test_profiles_span_one_to_the_largest_batch(
     image = (3, 64, 64)
     assert encoder == {"image": ((1, *image), (best, *image), (batch, *image))}
     assert head["left_present"] == ((1,), (1,), (batch,))
-    assert head["features_right"][2] == (batch, 16, 16, 16)
+    assert head["features_right"][2] == (batch, 32, 16, 16)
 
 
 @pytest.mark.parametrize("version", EVERY)

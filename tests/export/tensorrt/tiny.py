@@ -1,5 +1,7 @@
 """A tiny encoder and head in each dialect, written by hand: two products each, and an FP32 island.
 
+As in the graphs of a real model, convolutions are quantised and the small last products are not.
+
 encoder: image -> convolution, ReLU -> features -> mean -> product -> eye_logits
 head: features times flag of each eye, their sum -> convolution, ReLU -> mean -> product -> logits
 """
@@ -15,10 +17,9 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 SIZE = 64
-CHANNELS = 16
+CHANNELS = 32
 CELLS = SIZE // 4
 OPSET = {"fp32": 18, "fp16": 18, "int8-trt": 19, "int8-trt8": 17}
-PRODUCTS = {"encoder": ("/conv", "/eye"), "head": ("/fuse", "/logits")}
 
 
 @dataclass
@@ -62,29 +63,27 @@ class Tiny:
         tensor = self.node("QuantizeLinear", [tensor, *parts], f"{name}_quantise")
         return self.node("DequantizeLinear", [tensor, *parts], f"{name}_dequantise")
 
-    def weight(self, name: str, value: np.ndarray, *, axis: int) -> str:
-        """A weight as the dialect holds it: real, INT8 with DQ alone, or FP32 with Q and DQ."""
+    def weight(self, name: str, value: np.ndarray) -> str:
+        """A kernel as the dialect holds it: real, INT8 with DQ alone, or FP32 with Q and DQ."""
         if not self.dialect.startswith("int8"):
             return self.real(name, value)
-        others = tuple(i for i in range(value.ndim) if i != axis)
-        scale = np.abs(value).max(axis=others) / 127
+        scale = np.abs(value).max(axis=(1, 2, 3)) / 127
         parts = [
             self.real(f"{name}_scale", scale),
             self.constant(f"{name}_zero", np.zeros(len(scale), np.int8)),
         ]
         if self.dialect == "int8-trt":
-            shape = [-1 if i == axis else 1 for i in range(value.ndim)]
-            integers = np.rint(value / scale.reshape(shape)).clip(-127, 127).astype(np.int8)
+            integers = np.rint(value / scale[:, None, None, None]).astype(np.int8)
             tensor = self.constant(name, integers)
         else:
             tensor = self.constant(name, value.astype(np.float32))
-            tensor = self.node("QuantizeLinear", [tensor, *parts], f"{name}_quantise", axis=axis)
-        return self.node("DequantizeLinear", [tensor, *parts], f"{name}_dequantise", axis=axis)
+            tensor = self.node("QuantizeLinear", [tensor, *parts], f"{name}_quantise", axis=0)
+        return self.node("DequantizeLinear", [tensor, *parts], f"{name}_dequantise", axis=0)
 
     def convolution(self, tensor: str, name: str, weight: np.ndarray, stride: int) -> str:
         inputs = [
             self.quantised(tensor, f"{name}_in", 0.02),
-            self.weight(f"{name}.weight", weight, axis=0),
+            self.weight(f"{name}.weight", weight),
             self.real(f"{name}.bias", np.full(len(weight), 0.01)),
         ]
         size = weight.shape[2]
@@ -96,11 +95,7 @@ class Tiny:
     def product(self, tensor: str, name: str, weight: np.ndarray) -> str:
         pooled = self.node("GlobalAveragePool", [tensor], f"{name}_mean")
         flat = self.node("Flatten", [pooled], f"{name}_flat")
-        factors = [
-            self.quantised(flat, f"{name}_in", 0.02),
-            self.weight(f"{name}.weight", weight, axis=1),
-        ]
-        answer = self.node("MatMul", factors, name)
+        answer = self.node("MatMul", [flat, self.real(f"{name}.weight", weight)], name)
         return self.node(
             "Add", [answer, self.real(f"{name}.bias", np.zeros(weight.shape[1]))], f"{name}_add"
         )

@@ -130,6 +130,7 @@ def test_every_option_is_on_its_page() -> None:
             for name in ("bundle", "check")
             for option in options(subparser(export.build_parser, name))
         },
+        "engines.md": options(subparser(export.build_parser, "engine")),
         "signing.md": {
             option
             for name in ("keygen", "sign", "verify")

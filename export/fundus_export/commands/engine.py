@@ -52,6 +52,7 @@ def run(args: argparse.Namespace) -> int:
     from fundus_export.tensorrt.options import EngineOptions
     from fundus_runtime.bundle import Bundle
 
+    _require_onnx()
     options = EngineOptions(
         precision=args.precision,
         max_batch=args.max_batch,
@@ -67,6 +68,18 @@ def run(args: argparse.Namespace) -> int:
         print(dry_run(bundle, options, args.data))
         return 0
     return _build(bundle, options, args)
+
+
+def _require_onnx() -> None:
+    from fundus_export.errors import ExportError
+
+    try:
+        import onnx  # noqa: F401  # on robots it is installed for this command alone
+    except ImportError as error:
+        raise ExportError(
+            f"onnx is missing ({error}), which graphs are read with; install it: "
+            'pip install "fundus-edge[engine]"'
+        ) from error
 
 
 def _build(bundle: Any, options: Any, args: argparse.Namespace) -> int:

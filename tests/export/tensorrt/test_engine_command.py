@@ -185,6 +185,15 @@ def test_a_dry_run_without_any_dialect_fails(
     assert "is built from the dialect int8-trt, but bundle" in capsys.readouterr().err
 
 
+def test_missing_onnx_is_told(
+    bundle: Bundle, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "onnx", None)
+
+    assert run(bundle, "--precision", "int8") == 1
+    assert 'install it: pip install "fundus-edge[engine]"' in capsys.readouterr().err
+
+
 NO_TORCH = """
 import sys
 sys.modules["torch"] = None

@@ -84,7 +84,7 @@ def prepare_certificate(
         certificate = certify_backend(backend, evidence, subject)
         if not certificate.within_limits:
             raise ExportError(
-                f"the engine decides otherwise too often: {'; '.join(certificate.misses)}. The "
+                f"the engine misses the certificate's limits: {'; '.join(certificate.misses)}. The "
                 "plans are not kept; build with a wider precision, or make the bundle again with "
                 "more layers raised"
             )

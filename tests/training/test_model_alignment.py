@@ -9,7 +9,7 @@ from torch import Tensor
 from fundus_training.models.cafm import CAFM
 from fundus_training.models.ccam import CCAM
 from fundus_training.models.ciam import CIAM, spatial_similarity
-from fundus_training.models.dense import DenseBlock, DualPath
+from fundus_training.models.dense import DenseBlock, DualPath, FoldedDualPath
 
 # Float32 sums of some hundred terms in another order.
 CLOSE = {"rtol": 1e-5, "atol": 1e-5}
@@ -130,6 +130,35 @@ def test_each_dense_layer_sees_all_maps_before_it() -> None:
     widened = block(x)
     assert widened.shape == (2, 18, 5, 5)
     assert torch.equal(widened[:, :6], x)
+
+
+@torch.no_grad()
+def test_the_folded_bottleneck_takes_the_sum_of_both_pools() -> None:
+    bottleneck = made_cafm().bottleneck
+    for layer in (bottleneck[0], bottleneck[2]):
+        torch.nn.init.normal_(layer.bias)
+    pools = torch.randn(3, 6, 1, 2)
+
+    plain = [torch.nn.Sequential(*bottleneck)(pools[..., i : i + 1]) for i in (0, 1)]
+    torch.testing.assert_close(bottleneck(pools), (plain[0] + plain[1]).squeeze(3))
+    torch.testing.assert_close(bottleneck.folded()(pools).squeeze(3), bottleneck(pools))
+
+
+@pytest.mark.parametrize("symmetric", [False, True])
+@pytest.mark.parametrize("mirrored", [False, True])
+@torch.no_grad()
+def test_folded_paths_equal_the_paths(symmetric: bool, mirrored: bool) -> None:
+    paths = made_paths(symmetric=symmetric)
+    for layer in (*(layer for block in paths.blocks() for layer in block.layers), paths.merge):
+        layer[0].bias = torch.nn.Parameter(torch.randn(layer[0].out_channels))
+        layer[1] = torch.nn.Identity()  # as folded norms leave both
+    x = torch.randn(3, 6, 5, 5)
+
+    folded = FoldedDualPath(paths, mirrored=mirrored)
+    expected = paths(x, -x if mirrored else x)
+
+    torch.testing.assert_close(folded(x, torch.full_like(x, torch.nan)), expected, **CLOSE)
+    assert expected.std() > 1e-2  # else the comparison shows nothing
 
 
 @pytest.mark.parametrize("training", [False, True])

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from fundus_runtime.labels import EYES, Eye
 from fundus_training.models.casfm import CASFM, CrossAttention
+from fundus_training.models.casfm_folded import FoldedCASFM
 
 
 def made(size: int = 4, **options: object) -> CASFM:
@@ -83,6 +84,26 @@ def test_casfm_equals_its_equations(factor: str, embedding: str) -> None:
 
     assert expected.shape == (3, 4, 16)
     torch.testing.assert_close(casfm(left, right), expected)
+
+
+@pytest.mark.parametrize("factor", ["omitted", "literal"])
+@pytest.mark.parametrize("embedding", ["per_eye", "spatial"])
+@pytest.mark.parametrize("symmetric", [False, True])
+@torch.no_grad()
+def test_folded_casfm_gives_the_classifier_what_the_mean_of_the_tokens_would(
+    factor: str, embedding: str, symmetric: bool
+) -> None:
+    casfm = made(3, pool_factor=factor, positional_embedding=embedding, symmetric=symmetric)
+    left, right = pair(3)
+    classifier = torch.randn(5, 16)
+
+    folded = FoldedCASFM(casfm, classifier)
+    summary = torch.cat(folded(left, right), dim=1).double()
+    logits = (summary @ folded.share.T + folded.offset).float()
+
+    expected = casfm(left, right).mean(dim=1) @ classifier.T
+    # Logits of some hundreds, since the weights are drawn large.
+    torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-3)
 
 
 @pytest.mark.parametrize(("size", "positions"), [(2, 9), (3, 4), (4, 4), (7, 16), (14, 49)])

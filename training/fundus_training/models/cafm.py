@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ["CAFM"]
+__all__ = ["CAFM", "Bottleneck"]
 
 _RATIO = 16
 _SMALLEST_BOTTLENECK = 8
@@ -32,7 +32,7 @@ class CAFM(nn.Module):
     def __init__(self, channels: int, *, gate: str = "sigmoid") -> None:
         super().__init__()
         hidden = max(_SMALLEST_BOTTLENECK, channels // _RATIO)
-        self.bottleneck = nn.Sequential(
+        self.bottleneck: nn.Sequential = Bottleneck(
             nn.Conv2d(channels, hidden, 1), nn.ReLU(inplace=True), nn.Conv2d(hidden, channels, 1)
         )
         self.gate = nn.Sequential(
@@ -52,9 +52,9 @@ class CAFM(nn.Module):
 
     def descriptor(self, features: Tensor) -> Tensor:
         """Returns an eye's channel descriptor, B x C/2."""
-        average = self.bottleneck(features.mean(dim=(2, 3), keepdim=True))
-        maximum = self.bottleneck(features.amax(dim=(2, 3), keepdim=True))
-        descriptor: Tensor = (average + maximum).flatten(1)
+        average = features.mean(dim=(2, 3), keepdim=True)
+        maximum = features.amax(dim=(2, 3), keepdim=True)
+        descriptor: Tensor = self.bottleneck(torch.cat([average, maximum], dim=3)).flatten(1)
         return descriptor
 
     def exchange(self, left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
@@ -76,8 +76,30 @@ class CAFM(nn.Module):
             gate = torch.softmax(gate.flatten(2), dim=2).view_as(gate)
         else:
             gate = torch.sigmoid(gate)
-        gated: Tensor = features * gate + features
+        gated: Tensor = features * (gate + 1)
         return gated
+
+
+class Bottleneck(nn.Sequential):
+    """Convolution, ReLU, convolution of both pools, B x C x 1 x 2, and their sum, B x C x 1."""
+
+    def forward(self, pools: Tensor) -> Tensor:
+        for layer in self:
+            pools = layer(pools)
+        return pools.sum(dim=3)
+
+    def folded(self) -> nn.Sequential:
+        """Returns the same function for export: the last convolution reads both pools at once.
+
+        It is linear, so that its kernel can take the sum, in which its bias counts twice.
+        """
+        first, activation, last = self
+        assert isinstance(last, nn.Conv2d)
+        assert last.bias is not None
+        both = nn.Conv2d(last.in_channels, last.out_channels, (1, 2))
+        both.weight = nn.Parameter(last.weight.detach().repeat(1, 1, 1, 2))
+        both.bias = nn.Parameter(2 * last.bias.detach())
+        return nn.Sequential(first, activation, both)
 
 
 def _mix_channels(own: Tensor, other: Tensor, features: Tensor) -> Tensor:

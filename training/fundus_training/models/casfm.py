@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from fundus_runtime.labels import Eye
 from fundus_training.models.per_eye import EyeParameter
 
-__all__ = ["CASFM", "CrossAttention", "Projection"]
+__all__ = ["CASFM", "CrossAttention", "Projection", "pool_maximum_and_average"]
 
 _KERNEL = 2
 
@@ -93,7 +93,8 @@ class CASFM(nn.Module):
     ) -> None:
         super().__init__()
         self.stride, self.padding, side = _pooling(size)
-        positions = side * side if positional_embedding == "spatial" else 1
+        self.spatial = positional_embedding == "spatial"
+        positions = side * side if self.spatial else 1
         self.pool_factor = 1 / _KERNEL**2 if pool_factor == "literal" else 1.0
         self.project = nn.Conv2d(channels, width, 1)
         self.recalibrate = nn.Conv2d(width, width, 1, bias=False)
@@ -129,10 +130,7 @@ class CASFM(nn.Module):
         return tokens
 
     def _mixed_pools(self, projected: Tensor, eye: Eye) -> Tensor:
-        maximum = F.max_pool2d(projected, _KERNEL, self.stride, self.padding)
-        average = F.avg_pool2d(
-            projected, _KERNEL, self.stride, self.padding, count_include_pad=False
-        )
+        maximum, average = pool_maximum_and_average(projected, self.stride, self.padding)
         share = torch.sigmoid(self.lambda_(eye))
         mixed: Tensor = (share * maximum + (1 - share) * average) * self.pool_factor
         return mixed
@@ -146,6 +144,13 @@ class CASFM(nn.Module):
         both = left + right if self.symmetric else torch.cat([left, right], dim=2)
         fused: Tensor = self.fuse(both) + self.fuse_bias
         return fused
+
+
+def pool_maximum_and_average(projected: Tensor, stride: int, padding: int) -> tuple[Tensor, Tensor]:
+    """Returns eq. 8's two pools; padding is neither the maximum nor part of the average."""
+    maximum = F.max_pool2d(projected, _KERNEL, stride, padding)
+    average = F.avg_pool2d(projected, _KERNEL, stride, padding, count_include_pad=False)
+    return maximum, average
 
 
 def _pooling(size: int) -> tuple[int, int, int]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from fundus_training.models.cafm import CAFM
-from fundus_training.models.dense import DualPath
+from fundus_training.models.dense import DualPath, FoldedDualPath
 
 __all__ = ["CCAM"]
 
@@ -23,7 +23,9 @@ class CCAM(nn.Module):
             right - left to the right one (reading 11).
     """
 
-    def __init__(self, fusion: CAFM | None, paths: DualPath, *, absolute: bool = False) -> None:
+    def __init__(
+        self, fusion: CAFM | None, paths: DualPath | FoldedDualPath, *, absolute: bool = False
+    ) -> None:
         super().__init__()
         self.fusion = fusion
         self.paths = paths
@@ -37,3 +39,9 @@ class CCAM(nn.Module):
             difference = difference.abs()
         asymmetry: Tensor = self.paths(difference, difference if self.absolute else -difference)
         return asymmetry
+
+    def folded(self) -> CCAM:
+        """Returns the same function for export; norms must be folded."""
+        assert isinstance(self.paths, DualPath)
+        paths = FoldedDualPath(self.paths, mirrored=not self.absolute)
+        return CCAM(self.fusion, paths, absolute=self.absolute)

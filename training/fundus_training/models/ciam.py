@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from fundus_training.models.cafm import CAFM
-from fundus_training.models.dense import DualPath
+from fundus_training.models.dense import DualPath, FoldedDualPath
 
 __all__ = ["CIAM", "spatial_similarity"]
 
@@ -28,18 +28,26 @@ class CIAM(nn.Module):
         paths: The dual path.
     """
 
-    def __init__(self, fusion: CAFM | None, paths: DualPath) -> None:
+    def __init__(self, fusion: CAFM | None, paths: DualPath | FoldedDualPath) -> None:
         super().__init__()
         self.fusion = fusion
         self.paths = paths
 
     def forward(self, left: Tensor, right: Tensor) -> Tensor:
-        residual = left + right
+        return self.aligned(left, right) + (left + right)
+
+    def aligned(self, left: Tensor, right: Tensor) -> Tensor:
+        """Returns the symmetry features without the residual."""
         if self.fusion is not None:
             left, right = self.fusion(left, right)
         agreement = (left + right) * spatial_similarity(left, right)
-        symmetry: Tensor = self.paths(agreement, agreement) + residual
-        return symmetry
+        aligned: Tensor = self.paths(agreement, agreement)
+        return aligned
+
+    def folded(self) -> CIAM:
+        """Returns the same function for export; norms must be folded."""
+        assert isinstance(self.paths, DualPath)
+        return CIAM(self.fusion, FoldedDualPath(self.paths, mirrored=False))
 
 
 def spatial_similarity(left: Tensor, right: Tensor) -> Tensor:

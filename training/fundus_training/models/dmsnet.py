@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from fundus_runtime.labels import EYES, Eye
 from fundus_training.errors import ConfigError
 from fundus_training.models.config import ModelConfig
-from fundus_training.models.head import AuxiliaryHead, BilateralHead
+from fundus_training.models.head import AuxiliaryHead, BilateralHead, FoldedHead
 from fundus_training.models.osim import OSIM
 from fundus_training.models.per_eye import EyeParameter
 from fundus_training.models.trunks import build_trunk
@@ -70,7 +70,7 @@ class DMSNet(nn.Module):
         self.absent = EyeParameter(
             1, config.feature_channels, 1, 1, tied=config.symmetric, std=0.02
         )
-        self.head = BilateralHead(config)
+        self.head: BilateralHead | FoldedHead = BilateralHead(config)
 
     def encode(self, image: Tensor, eye: Eye = "left") -> EyeFeatures:
         """Encodes photographs of one eye: trunk, OSIM and the auxiliary head.

@@ -10,12 +10,13 @@ from torch import Tensor, nn
 
 from fundus_training.models.cafm import CAFM
 from fundus_training.models.casfm import CASFM
+from fundus_training.models.casfm_folded import FoldedCASFM
 from fundus_training.models.ccam import CCAM
 from fundus_training.models.ciam import CIAM
 from fundus_training.models.config import ModelConfig
 from fundus_training.models.dense import DualPath
 
-__all__ = ["AuxiliaryHead", "BilateralHead"]
+__all__ = ["AuxiliaryHead", "BilateralHead", "FoldedHead"]
 
 
 class AuxiliaryHead(nn.Module):
@@ -56,6 +57,42 @@ class BilateralHead(nn.Module):
         if self.ciam is not None:
             pooled.append(self.ciam(left, right).mean(dim=(2, 3)))
         logits: Tensor = self.linear(self.dropout(torch.cat(pooled, dim=1)))
+        return logits
+
+
+class FoldedHead(nn.Module):
+    """The bilateral head for export, evaluation mode; its norms must be folded.
+
+    CASFM ends at what the classifier reads of it, CCAM and CIAM have folded paths, and the mean of
+    CIAM's residual is that of both eyes' features, which CAFM takes too.
+    """
+
+    def __init__(self, head: BilateralHead) -> None:
+        super().__init__()
+        weight, bias = head.linear.weight.detach(), head.linear.bias.detach().double()
+        self.casfm: FoldedCASFM | None = None
+        if head.casfm is not None:
+            width = head.casfm.fuse_bias.numel()
+            self.casfm = FoldedCASFM(head.casfm, weight[:, :width])
+            weight = torch.cat([self.casfm.share, weight[:, width:]], dim=1)
+            bias = bias + self.casfm.offset
+        self.ccam = head.ccam.folded() if head.ccam is not None else None
+        self.ciam = head.ciam.folded() if head.ciam is not None else None
+        self.linear = nn.Linear(weight.shape[1], weight.shape[0])
+        self.linear.weight = nn.Parameter(weight.float())
+        self.linear.bias = nn.Parameter(bias.float())
+
+    def forward(self, left: Tensor, right: Tensor) -> Tensor:
+        parts = []
+        if self.casfm is not None:
+            parts += self.casfm(left, right)
+        if self.ccam is not None:
+            parts.append(self.ccam(left, right).mean(dim=(2, 3)))
+        if self.ciam is not None:
+            means = [maps.mean(dim=(2, 3), keepdim=True) for maps in (left, right)]
+            aligned = self.ciam.aligned(left, right).mean(dim=(2, 3), keepdim=True)
+            parts.append((aligned + (means[0] + means[1])).flatten(1))
+        logits: Tensor = self.linear(torch.cat(parts, dim=1))
         return logits
 
 

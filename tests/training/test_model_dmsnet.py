@@ -138,6 +138,21 @@ def test_each_eye_may_have_its_own_encoder() -> None:
     torch.testing.assert_close(model(left, right).logits, logits, **CLOSE)
 
 
+@pytest.mark.parametrize("options", [{"osim_weights": "per_eye"}, {"osim_left": False}], ids=str)
+@torch.no_grad()
+def test_one_batch_may_hold_both_eyes(options: dict[str, Any]) -> None:
+    model = made(**options)
+    images = pairs(3)[0]
+    left, right = model.encode(images, "left"), model.encode(images, "right")
+    assert not torch.allclose(left.features, right.features)
+
+    mixed = model.encode_each(images, torch.tensor([1.0, 0.0, 1.0]))
+
+    for came, of_left, of_right in zip(mixed, left, right, strict=True):
+        torch.testing.assert_close(came[[0, 2]], of_left[[0, 2]], **CLOSE)
+        torch.testing.assert_close(came[1], of_right[1], **CLOSE)
+
+
 @pytest.mark.parametrize("mixing", ["per_eye", "symmetric"])
 @torch.no_grad()
 def test_a_pairs_result_does_not_depend_on_its_batch(mixing: str) -> None:

@@ -85,6 +85,21 @@ class DMSNet(nn.Module):
         self._check_size(image)
         return self._described(self._reduce(self.trunk(image), eye))
 
+    def encode_each(self, image: Tensor, is_left: Tensor) -> EyeFeatures:
+        """Encodes photographs of either eye in one batch, for models whose eyes differ in OSIM.
+
+        Args:
+            image: B x 3 x S x S.
+            is_left: B numbers, 1 where the row shows a left eye, 0 where a right one.
+
+        Raises:
+            ConfigError: The images are not of the size that the model was made for.
+        """
+        self._check_size(image)
+        maps = self.trunk(image)
+        left, right = (self._reduce(maps, eye) for eye in EYES)
+        return self._described(torch.where(_holds(is_left), left, right))
+
     def fuse(
         self,
         features_left: Tensor,
@@ -154,9 +169,7 @@ class DMSNet(nn.Module):
         return EyeFeatures(features, logits)
 
     def _or_absent(self, features: Tensor, present: Tensor, eye: Eye) -> Tensor:
-        # A selection and not a product: features times zero would let a NaN through.
-        there = present.view(-1, 1, 1, 1) > 0.5
-        return torch.where(there, features, self.absent(eye))
+        return torch.where(_holds(present), features, self.absent(eye))
 
     def _check_size(self, image: Tensor) -> None:
         size = self.config.image_size
@@ -165,6 +178,11 @@ class DMSNet(nn.Module):
                 f"the images are of shape {tuple(image.shape)}; this model expects "
                 f"(B, 3, {size}, {size}): preprocess to that size or set image_size"
             )
+
+
+def _holds(flags: Tensor) -> Tensor:
+    """Returns B flags as conditions over maps; selecting, unlike multiplying, lets no NaN through."""
+    return flags.view(-1, 1, 1, 1) > 0.5
 
 
 def _reducers(config: ModelConfig) -> nn.ModuleDict:

@@ -181,7 +181,7 @@ class DMSNet(nn.Module):
 
 
 def _holds(flags: Tensor) -> Tensor:
-    """Returns B flags as conditions over maps; selecting, unlike multiplying, lets no NaN through."""
+    """Returns B flags as conditions over maps: a selection, unlike a product, stops a NaN."""
     return flags.view(-1, 1, 1, 1) > 0.5
 
 

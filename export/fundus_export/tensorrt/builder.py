@@ -10,6 +10,7 @@ what was measured stays true whatever becomes of the plan.
 from __future__ import annotations
 
 import logging
+import platform
 import time
 from dataclasses import replace
 from typing import Any
@@ -25,6 +26,7 @@ from fundus_export.tensorrt.network import (
     make_config,
     parse_network,
     profile_shapes,
+    readable,
 )
 from fundus_export.tensorrt.options import EngineOptions
 from fundus_export.tensorrt.products import Product, float_nodes, products_of
@@ -41,7 +43,8 @@ from fundus_runtime.errors import PlanError
 from fundus_runtime.manifest import GraphPair
 from fundus_runtime.plan_key import PlanKey
 from fundus_runtime.plan_writer import write_plans
-from fundus_runtime.plans import GRAPHS, plans_folder, read_report
+from fundus_runtime.plans import GRAPHS, plans_folder, read_plans, read_report
+from fundus_runtime.version import __version__
 
 __all__ = ["build_engine"]
 
@@ -92,12 +95,19 @@ def build_engine(
                     "trust": bundle.trust,
                 },
                 key=key,
+                tools={
+                    "fundus_edge": __version__,
+                    "python": platform.python_version(),
+                    "device_memory": machine.gpu.library,
+                },
                 strategy=strategy,
                 options=options,
                 plans=reports,
                 **_answers(bundle, pair, plans, options, machine, certify),
             )
-            return replace(report, folder=write_plans(bundle, key, plans, report.to_dict()))
+            folder = write_plans(bundle, key, plans, report.to_dict())
+            _require_readable(bundle, key)
+            return replace(report, folder=folder)
     finally:
         machine.gpu.close()
 
@@ -113,6 +123,12 @@ def _require_free(bundle: Bundle, key: PlanKey, *, force: bool) -> None:
             f"there are plans for this device already, in {folder}; use them, or build again with "
             "--force"
         )
+
+
+def _require_readable(bundle: Bundle, key: PlanKey) -> None:
+    """Read back what was written as the runtime will, which loads none of an unsigned bundle."""
+    if bundle.trust != "unsigned":
+        read_plans(bundle, key.device, precision=key.precision, max_batch=key.max_batch)
 
 
 def _build_both(
@@ -138,14 +154,14 @@ def _build(
     graph: str, data: bytes, strategy: Strategy, options: EngineOptions, machine: Machine
 ) -> tuple[bytes, PlanReport]:
     """One plan, inspected."""
-    from fundus_export.dialect_check import model_from_bytes
     from fundus_export.graph_view import GraphView
 
     trt, features, log = machine.trt, machine.features, make_log(machine.trt)
-    view = GraphView(model_from_bytes(data, f"the {graph}"))
+    model = readable(data, strategy, f"the {graph}")
+    view = GraphView(model)
     builder = make_builder(trt, log)
     # the parser owns memory that the network reads until it has been built
-    network, _parser = parse_network(trt, builder, features, strategy, graph, data, log)
+    network, _parser = parse_network(trt, builder, features, strategy, graph, model, log)
     shapes = profile_shapes(network, graph, options.max_batch)
     config = make_config(trt, builder, features, strategy, options, shapes)
     if strategy.constrain_layers:

@@ -9,6 +9,7 @@ from fundus_export.errors import ExportError
 from fundus_export.tensorrt.dialect import require_dialect
 from fundus_export.tensorrt.features import Features, probe
 from fundus_export.tensorrt.memory import estimate_memory
+from fundus_export.tensorrt.network import readable
 from fundus_export.tensorrt.options import EngineOptions
 from fundus_export.tensorrt.products import count_by_precision, products_of
 from fundus_export.tensorrt.strategy import (
@@ -87,23 +88,28 @@ def _strategies(
         try:
             pair = dialect_of(bundle, strategy)
             require_dialect(bundle, pair)
+            graphs = _graphs(bundle, pair, strategy, options)
         except ExportError as error:
             problems.append(str(error))
             continue
-        lines.append(f"{options.precision} from dialect {pair.name}, {strategy.in_words()}")
-        lines += _graphs(bundle, pair, options)
+        lines.append(
+            f"{options.precision} from dialect {pair.name} by {strategy.in_words()}, as on "
+            f"TensorRT {'8' if strategy.typing == 'flags' else '10 and later'}"
+        )
+        lines += graphs
     if not lines:
         raise ExportError("; ".join(problems))
     return [*lines, *(f"not there: {problem}" for problem in problems)]
 
 
-def _graphs(bundle: Bundle, pair: GraphPair, options: EngineOptions) -> list[str]:
-    from fundus_export.dialect_check import model_from_bytes
+def _graphs(
+    bundle: Bundle, pair: GraphPair, strategy: Strategy, options: EngineOptions
+) -> list[str]:
     from fundus_export.graph_view import GraphView
 
     lines = []
     for graph, data in zip(GRAPHS, bundle.graph_bytes(pair), strict=True):
-        view = GraphView(model_from_bytes(data, f"the {graph}"))
+        view = GraphView(readable(data, strategy, f"the {graph}"))
         counts = count_by_precision(products_of(view))
         memory = estimate_memory(view, options.max_batch)
         marked = ", ".join(f"{count} {precision}" for precision, count in counts.items())

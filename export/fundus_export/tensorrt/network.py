@@ -7,12 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fundus_export.errors import ExportError
 from fundus_export.tensorrt.features import Features
 from fundus_export.tensorrt.options import EngineOptions
 from fundus_export.tensorrt.strategy import Strategy
+
+if TYPE_CHECKING:
+    import onnx
 
 __all__ = [
     "ProfileShape",
@@ -21,6 +24,7 @@ __all__ = [
     "make_config",
     "parse_network",
     "profile_shapes",
+    "readable",
 ]
 
 Shape = tuple[int, ...]
@@ -54,13 +58,28 @@ def make_builder(trt: Any, log: Any) -> Any:
     return builder
 
 
+def readable(data: bytes, strategy: Strategy, name: str) -> onnx.ModelProto:
+    """The model of a graph's verified bytes, in an operator set that TensorRT reads as it is meant.
+
+    Raises:
+        ExportError: the bytes are no graph, or it cannot be moved to such a set.
+    """
+    from fundus_export.dialect_check import model_from_bytes
+    from fundus_export.opsets import with_opset
+
+    model = model_from_bytes(data, name)
+    largest = strategy.largest_opset
+    (opset,) = (entry.version for entry in model.opset_import if entry.domain == "")
+    return model if largest is None or opset <= largest else with_opset(model, largest)
+
+
 def parse_network(
     trt: Any,
     builder: Any,
     features: Features,
     strategy: Strategy,
     graph: str,
-    data: bytes,
+    model: onnx.ModelProto,
     log: Any,
 ) -> tuple[Any, Any]:
     """Parse a graph.
@@ -71,7 +90,7 @@ def parse_network(
         features: what it can do.
         strategy: how the precision is built.
         graph: `encoder` or `head`, for messages.
-        data: the graph's verified bytes.
+        model: of `readable`.
         log: from `make_log`.
 
     Returns:
@@ -83,8 +102,8 @@ def parse_network(
     network = builder.create_network(_creation_flags(trt, features, strategy))
     _require_typing(trt, network, features, strategy)
     parser = trt.OnnxParser(network, log)
-    if not parser.parse(data):
-        complaints = "; ".join(_complaints(parser, features, data)) or "it gives no reason"
+    if not parser.parse(model.SerializeToString()):
+        complaints = "; ".join(_complaints(parser, features, model)) or "it gives no reason"
         raise ExportError(
             f"TensorRT {features.version} cannot parse the {graph} in dialect "
             f"{strategy.dialect}: {complaints}. Check it: fundus-export check BUNDLE --dialect "
@@ -178,11 +197,9 @@ def _require_typing(trt: Any, network: Any, features: Features, strategy: Strate
         )
 
 
-def _complaints(parser: Any, features: Features, data: bytes) -> list[str]:
+def _complaints(parser: Any, features: Features, model: onnx.ModelProto) -> list[str]:
     """Every error of the parser with its node's name, operator and the reason."""
-    import onnx
-
-    nodes = onnx.load_from_string(data).graph.node
+    nodes = model.graph.node
     found = []
     for index in range(parser.num_errors):
         error = parser.get_error(index)

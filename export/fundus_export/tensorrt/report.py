@@ -12,7 +12,6 @@ from fundus_export.tensorrt.strategy import Strategy
 from fundus_export.tensorrt.verdict import PrecisionVerdict
 from fundus_runtime.golden import GoldenReport
 from fundus_runtime.plan_key import PlanKey
-from fundus_runtime.version import __version__
 
 __all__ = ["GOLDEN_ONLY", "EngineReport", "PlanReport"]
 
@@ -60,6 +59,7 @@ class EngineReport:
     Attributes:
         bundle: name, version and trust of the bundle.
         key: what the plans are for.
+        tools: what built them, beside TensorRT and the driver, which are in the key.
         strategy: how they were built.
         options: what was chosen.
         plans: by `encoder` and `head`.
@@ -70,6 +70,7 @@ class EngineReport:
 
     bundle: Mapping[str, str]
     key: PlanKey
+    tools: Mapping[str, str]
     strategy: Strategy
     options: EngineOptions
     plans: Mapping[str, PlanReport]
@@ -81,7 +82,7 @@ class EngineReport:
         """As JSON values."""
         golden = self.golden
         return {
-            "fundus_edge": __version__,
+            "tools": dict(self.tools),
             "bundle": dict(self.bundle),
             "key": self.key.to_dict(),
             "strategy": self.strategy.to_dict(),

@@ -21,6 +21,9 @@ __all__ = ["Strategy", "choose_strategy", "dialect_of", "possible_strategies", "
 Typing = Literal["strong typing", "flags"]
 
 _CHECKPOINT = "checkpoint.safetensors"
+# Later sets are parsed, but not always as they are meant: from 18 on the axes of a mean are an
+# input, which 8.5 overlooks, so that it takes the mean of everything.
+_LARGEST_OPSET_OF_8 = 17
 _TYPED_DIALECT = {"fp32": "fp32", "tf32": "fp32", "fp16": "fp16", "int8": "int8-trt"}
 _FLAGS_DIALECT = {**_TYPED_DIALECT, "int8": "int8-trt8"}
 _FLAGS: dict[str, tuple[str, ...]] = {
@@ -45,6 +48,7 @@ class Strategy:
         constrain_layers: whether every layer is told the precision that the graph has there.
         judges_fp32: whether a product that the graph has in FP32 must run in it; with the flags
             of an INT8 build TensorRT may choose FP16.
+        largest_opset: that the parser reads as it is meant; None where there is no such bound.
     """
 
     precision: Precision
@@ -54,13 +58,15 @@ class Strategy:
     tf32: bool = False
     constrain_layers: bool = False
     judges_fp32: bool = True
+    largest_opset: int | None = None
 
     def in_words(self) -> str:
         """For people: what binds TensorRT."""
-        words = "the graph's own types" if self.typing == "strong typing" else "builder flags "
-        words += ", ".join(self.flags)
+        bound = ", ".join(self.flags) or "none"
+        if self.typing == "strong typing":
+            bound = "the graph's own types"
         tf32 = "TF32 allowed" if self.tf32 else "TF32 cleared"
-        return f"{self.typing} ({words.strip()}), {tf32}"
+        return f"{self.typing} ({bound}), {tf32}"
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON values."""
@@ -105,6 +111,7 @@ def _flags_strategy(precision: Precision) -> Strategy:
         tf32=precision == "tf32",
         constrain_layers=precision == "fp16",
         judges_fp32=precision != "int8",
+        largest_opset=_LARGEST_OPSET_OF_8,
     )
 
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import onnx
 import pytest
 
 from fundus_export.errors import ExportError
@@ -167,6 +168,30 @@ def test_8_is_told_the_fp16_graphs_types_layer_by_layer(
     assert told == half | island
 
 
+@pytest.mark.parametrize(("version", "opset"), [("8.5.3.1", 17), ("8.6.1", 17), ("10.3.0", 18)])
+def test_8_is_given_no_opset_that_it_misreads(
+    bundle: Bundle,
+    machine: MakeMachine,
+    monkeypatch: pytest.MonkeyPatch,
+    version: str,
+    opset: int,
+) -> None:
+    """8.5 overlooks the axes of a mean where they are an input, and takes the mean of all."""
+    made = machine(version)
+    parsed = []
+    behaviours = dict(made.trt._behaviours)
+    parse = behaviours["OnnxParser.parse"]
+    behaviours["OnnxParser.parse"] = lambda self, model: (
+        parsed.append(onnx.load_from_string(model)) or parse(self, model)
+    )
+    monkeypatch.setattr(made.trt, "_behaviours", behaviours)
+    build(bundle, made, "fp16")
+
+    assert [model.opset_import[0].version for model in parsed] == [opset, opset]
+    means = [node for node in parsed[0].graph.node if node.op_type == "ReduceMean"]
+    assert [len(node.input) for node in means] == [1 if opset == 17 else 2]
+
+
 @pytest.mark.parametrize("version", EVERY)
 @pytest.mark.parametrize(("batch", "best"), [(1, 1), (2, 2), (8, 2)])
 def test_profiles_span_one_to_the_largest_batch(
@@ -317,6 +342,29 @@ def test_a_missing_folder_of_the_timing_cache_is_told_before_the_build(
     with pytest.raises(ExportError, match=r"the folder .* of the timing cache does not exist"):
         build(bundle, made, timing_cache=tmp_path / "nowhere" / "kernels.cache")
     assert "Builder.build_serialized_network" not in made.trt._world.log
+
+
+def test_a_full_disk_costs_neither_the_timing_cache_nor_the_plans(
+    bundle: Bundle, machine: MakeMachine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    build(bundle, machine("10.3.0"))
+    before = read_plans(bundle, device_of("10.3.0"), precision="int8")
+    cache = tmp_path / "kernels.cache"
+    cache.write_bytes(b"old;")
+    monkeypatch.setattr("os.fsync", full)
+    for options, says in (
+        (EngineOptions("int8", timing_cache=cache), r"timing cache .* cannot be written.*No space"),
+        (EngineOptions("int8"), r"the plans cannot be written.*No space left"),
+    ):
+        with pytest.raises((ExportError, PlanError), match=says):
+            build_engine(bundle, options, machine("10.3.0"), force=True)
+
+    assert cache.read_bytes() == b"old;"
+    assert read_plans(bundle, device_of("10.3.0"), precision="int8") == before
+    assert not list(tmp_path.rglob("*.partial"))
 
 
 def test_what_is_there_is_built_again_only_by_force(bundle: Bundle, machine: MakeMachine) -> None:

@@ -143,7 +143,7 @@ def test_a_dry_run_asks_the_real_module(
     said = capsys.readouterr().out
     assert "TensorRT 8.5.3.1: flags FP16, INT8, OBEY_PRECISION_CONSTRAINTS\n" in said
     assert "missing: NVIDIA's driver is missing" in said
-    assert "int8 from dialect int8-trt8, flags (builder flags INT8, FP16), TF32 cleared" in said
+    assert "int8 from dialect int8-trt8 by flags (INT8, FP16), TF32 cleared" in said
 
 
 def test_nptype_fails_with_this_numpy_so_that_types_are_compared_by_hand(trt: ModuleType) -> None:

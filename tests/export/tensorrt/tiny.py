@@ -92,9 +92,15 @@ class Tiny:
         )
         return self.node("Relu", [answer], f"{name}_relu")
 
+    def mean(self, tensor: str, name: str) -> str:
+        """Over both axes of a map, which up to opset 17 are an attribute."""
+        if OPSET[self.dialect] < 18:
+            return self.node("ReduceMean", [tensor], name, axes=[2, 3], keepdims=0)
+        axes = self.constant(f"{name}_axes", np.array([2, 3], np.int64))
+        return self.node("ReduceMean", [tensor, axes], name, keepdims=0)
+
     def product(self, tensor: str, name: str, weight: np.ndarray) -> str:
-        pooled = self.node("GlobalAveragePool", [tensor], f"{name}_mean")
-        flat = self.node("Flatten", [pooled], f"{name}_flat")
+        flat = self.mean(tensor, f"{name}_mean")
         answer = self.node("MatMul", [flat, self.real(f"{name}.weight", weight)], name)
         return self.node(
             "Add", [answer, self.real(f"{name}.bias", np.zeros(weight.shape[1]))], f"{name}_add"

@@ -14,10 +14,13 @@ import numpy.typing as npt
 import onnx
 from onnx import numpy_helper, shape_inference
 
-__all__ = ["GraphView", "Reader", "attribute", "int_attribute"]
+__all__ = ["GraphView", "Reader", "attribute", "float_attribute", "int_attribute"]
 
 Array = npt.NDArray[Any]
 Reader = tuple[onnx.NodeProto, int]
+
+# Shapes, axes and single numbers, which inference reads; it only needs to know of the others.
+_SMALL = 64
 
 
 class GraphView:
@@ -39,7 +42,7 @@ class GraphView:
             for index, name in enumerate(node.input):
                 if name:
                     self._readers[name].append((node, index))
-        inferred = shape_inference.infer_shapes(model, data_prop=True)
+        inferred = shape_inference.infer_shapes(_without_weights(model), data_prop=True)
         values = (*inferred.graph.value_info, *inferred.graph.input, *inferred.graph.output)
         self._types = {value.name: value.type.tensor_type for value in values}
 
@@ -109,3 +112,27 @@ def int_attribute(node: onnx.NodeProto, name: str, default: int) -> int:
     """A whole-number attribute, or its default."""
     value = attribute(node, name)
     return default if value is None else int(value)
+
+
+def float_attribute(node: onnx.NodeProto, name: str, default: float) -> float:
+    """A real number's attribute, or its default."""
+    value = attribute(node, name)
+    return default if value is None else float(value)
+
+
+def _without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model with its weights as further inputs: what shape inference needs, without copies."""
+    light = onnx.ModelProto(ir_version=model.ir_version)
+    light.opset_import.extend(model.opset_import)
+    light.graph.name = model.graph.name
+    light.graph.node.extend(model.graph.node)
+    light.graph.input.extend(model.graph.input)
+    light.graph.output.extend(model.graph.output)
+    for tensor in model.graph.initializer:
+        if math.prod(tensor.dims) <= _SMALL:
+            light.graph.initializer.append(tensor)
+        else:
+            light.graph.input.append(
+                onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
+            )
+    return light

@@ -12,12 +12,13 @@ import onnx
 from onnx import checker, helper
 
 from fundus_export.errors import ExportError
+from fundus_export.graph_edit import drop_unread_constants
 from fundus_export.graph_view import GraphView, attribute
 
-__all__ = ["SOURCE_OPSET", "with_opset"]
+__all__ = ["OPSETS", "SOURCE_OPSET", "require_opset", "with_opset"]
 
 SOURCE_OPSET = 18
-_OPSETS = (17, 18, 19)
+OPSETS = (17, 18, 19)
 
 # Operators that are the same from 17 to 19 but for types that no graph here uses, with those that
 # `_axes_as_attribute` mends.
@@ -32,19 +33,32 @@ _KNOWN = _MENDED | frozenset(
 )
 
 
+def require_opset(opset: int) -> None:
+    """Check that graphs can be written in an operator set.
+
+    Raises:
+        ExportError: they cannot.
+    """
+    if opset not in OPSETS:
+        known = ", ".join(map(str, OPSETS))
+        raise ExportError(f"opset {opset} was asked for; graphs are written in opset {known}")
+
+
 def with_opset(model: onnx.ModelProto, opset: int) -> onnx.ModelProto:
     """A copy of a graph in another operator set.
 
     Args:
-        model: of operator set 18.
+        model: of operator set `SOURCE_OPSET`.
         opset: 17, 18 or 19.
 
     Raises:
-        ExportError: the operator set or an operator is not known here.
+        ExportError: the model is of another operator set, or the one that was asked for or an
+            operator is not known here.
     """
-    if opset not in _OPSETS:
-        known = ", ".join(map(str, _OPSETS))
-        raise ExportError(f"opset {opset} was asked for; graphs are written in opset {known}")
+    found = {entry.domain or "ai.onnx": entry.version for entry in model.opset_import}
+    if found != {"ai.onnx": SOURCE_OPSET}:
+        raise ExportError(f"the graph is of opset {found}, expected {SOURCE_OPSET}; export it so")
+    require_opset(opset)
     unknown = sorted({node.op_type for node in model.graph.node} - _KNOWN)
     if unknown:
         raise ExportError(
@@ -53,10 +67,14 @@ def with_opset(model: onnx.ModelProto, opset: int) -> onnx.ModelProto:
         )
     moved = onnx.ModelProto()
     moved.CopyFrom(model)
+    if opset == SOURCE_OPSET:
+        return moved
     if opset < SOURCE_OPSET:
         _axes_as_attribute(moved)
     del moved.opset_import[:]
     moved.opset_import.append(helper.make_opsetid("", opset))
+    # older parsers know older files: the version that came with the operator set
+    moved.ir_version = helper.find_min_ir_version_for(moved.opset_import)
     checker.check_model(moved, full_check=True)
     return moved
 
@@ -73,11 +91,4 @@ def _axes_as_attribute(model: onnx.ModelProto) -> None:
         del node.attribute[:]
         node.attribute.extend([*kept, helper.make_attribute("axes", axes)])
         del node.input[1:]
-    _drop_unread(model.graph)
-
-
-def _drop_unread(graph: onnx.GraphProto) -> None:
-    read = {name for node in graph.node for name in node.input}
-    kept = [tensor for tensor in graph.initializer if tensor.name in read]
-    del graph.initializer[:]
-    graph.initializer.extend(kept)
+    drop_unread_constants(model.graph)

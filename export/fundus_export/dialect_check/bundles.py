@@ -9,10 +9,10 @@ from pathlib import PurePosixPath
 
 from fundus_export.dialect_check.check import check_dialect, model_from_bytes
 from fundus_export.dialect_check.findings import Finding
-from fundus_export.dialect_check.pairs import products, raised_layers
+from fundus_export.dialect_check.islands import islands_around
+from fundus_export.dialect_check.pairs import raised_layers
 from fundus_export.dialect_check.view import GraphView
 from fundus_export.errors import ExportError
-from fundus_export.half import LARGEST_SAFE
 from fundus_runtime.bundle import Bundle
 from fundus_runtime.manifest import GraphPair
 
@@ -57,8 +57,8 @@ def check_bundle(bundle: Bundle, dialect: str | None = None) -> Iterator[Checked
 def check_form(bundle: Bundle, form: GraphPair) -> Iterator[CheckedGraph]:
     """Check one form's encoder and head.
 
-    Products that answered beyond FP16's safe range when the bundle was calibrated may compute in
-    FP32.
+    Around tensors that lay beyond FP16's safe range when the bundle was calibrated, the graph may
+    compute in FP32.
 
     Raises:
         ExportError: the dialect is unknown, or a file is no graph or no recipe.
@@ -86,17 +86,10 @@ def check_bytes(
     """
     model = model_from_bytes(data, name)
     view = GraphView(model)
-    findings = check_dialect(model, dialect, graph=name, islands=_islands(view, largest or {}))
+    islands = islands_around(view, largest or {}) if view.fault is None else ()
+    findings = check_dialect(model, dialect, graph=name, islands=islands)
     raised = raised_layers(view) if dialect.startswith("int8") and view.fault is None else ()
     return CheckedGraph(name, dialect, findings, raised)
-
-
-def _islands(view: GraphView, largest: Mapping[str, float]) -> tuple[str, ...]:
-    return tuple(
-        product.node.name
-        for product in products(view)
-        if largest.get(product.node.output[0], 0.0) > LARGEST_SAFE
-    )
 
 
 def _largest_seen(bundle: Bundle) -> dict[str, dict[str, float]]:

@@ -8,6 +8,7 @@ import onnx
 
 from fundus_export.dialect_check.dialects import RULES
 from fundus_export.dialect_check.findings import Finding
+from fundus_export.dialect_check.islands import with_pairs
 from fundus_export.dialect_check.rules_graph import VALID
 from fundus_export.dialect_check.traits import TRAITS
 from fundus_export.dialect_check.view import GraphView
@@ -15,7 +16,8 @@ from fundus_export.errors import ExportError
 
 __all__ = ["check_dialect", "model_from_bytes"]
 
-_FP32_RULE = "type-high"
+# What islands may break.
+_FP32_RULES = ("type-high", "qdq-scale-type")
 
 
 def check_dialect(
@@ -27,7 +29,7 @@ def check_dialect(
         model: as parsed; anything may be in it.
         dialect: one of `fp32`, `fp16`, `int8-cpu`, `int8-trt`, `int8-trt8`.
         graph: what to call it in the findings.
-        islands: names of convolutions and matrix products that a recipe keeps in FP32.
+        islands: names of nodes that a recipe keeps in FP32, with the pairs that they read through.
 
     Returns:
         The findings, in the order of the rules; none for a graph that keeps its dialect.
@@ -40,11 +42,12 @@ def check_dialect(
     view, traits = GraphView(model), TRAITS[dialect]
     # where nodes lack their inputs, the other rules would stumble
     rules = RULES[dialect] if view.fault is None else (VALID,)
+    kept = with_pairs(view, islands) if islands and view.fault is None else frozenset()
     return tuple(
         Finding(graph, breach.node, rule.id, breach.mend)
         for rule in rules
         for breach in rule.search(view, traits)
-        if not (rule.id == _FP32_RULE and breach.node in islands)
+        if not (rule.id in _FP32_RULES and breach.node in kept)
     )
 
 

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
+from fundus_export.errors import ExportError
 from fundus_export.graph_view import int_attribute
 from fundus_export.quantise.ranges import TensorRange
 
@@ -33,23 +34,31 @@ def bias_shifts(
     """What to add to a product's bias.
 
     Args:
-        node: a convolution, or a Gemm with a bias.
+        node: a convolution or a matrix product.
         source: the node's input in the FP32 graph.
         rounding: W - W_q, in the shape of the weights.
         ranges: with the means of the node's input.
 
     Returns:
         A number an output channel; None where the means are unknown or the node takes no bias.
+
+    Raises:
+        ExportError: there are means of another number of channels.
     """
     measured = ranges.get(source)
-    if measured is None or not measured.means:
+    if measured is None or not measured.means or node.op_type == "MatMul":
         return None
     means = np.asarray(measured.means)
-    if node.op_type == "Conv":
-        return _of_convolution(rounding, means, int_attribute(node, "group", 1))
-    if len(node.input) < 3:
-        return None
+    groups = int_attribute(node, "group", 1)
     transposed = int_attribute(node, "transB", 0)
+    channels = rounding.shape[1] * groups if node.op_type == "Conv" or transposed else len(rounding)
+    if means.shape != (channels,):
+        raise ExportError(
+            f"the recipe has {means.size} means of {source!r}, of which {node.name} reads "
+            f"{channels} channels; the recipe was made for another graph: calibrate again"
+        )
+    if node.op_type == "Conv":
+        return _of_convolution(rounding, means, groups)
     return rounding @ means if transposed else means @ rounding
 
 

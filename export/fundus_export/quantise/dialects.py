@@ -6,16 +6,19 @@ the same bytes. Inputs and outputs are FP32 in every dialect.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Collection, Mapping
 
+import numpy as np
 import onnx
-from onnx import checker
+from onnx import checker, numpy_helper
 
 from fundus_export.errors import ExportError
 from fundus_export.graph_view import GraphView
 from fundus_export.graphs import GraphBytes
-from fundus_export.half import island_of, to_half
-from fundus_export.opsets import SOURCE_OPSET, with_opset
+from fundus_export.half import to_half
+from fundus_export.islands import island_of, tensors_to_watch
+from fundus_export.opsets import with_opset
 from fundus_export.quantise.affinity import sample_affinities
 from fundus_export.quantise.placement import place, products
 from fundus_export.quantise.qdq import insert_pairs
@@ -35,12 +38,14 @@ def write_dialect(source: GraphBytes, dialect: str, recipe: Recipe | None = None
             is one.
 
     Raises:
-        ExportError: the dialect is unknown, INT8 has no recipe, or the recipe is for other graphs.
+        ExportError: the dialect is unknown, INT8 has no recipe, the recipe is for other graphs or
+            raises what they do not have, or a weight is NaN or infinite.
     """
     if dialect not in DIALECTS:
         raise ExportError(f"there is no dialect {dialect!r}; there is {', '.join(DIALECTS)}")
     if recipe is not None:
         recipe.require_for(source)
+    models = {part: _loaded(source, part) for part in PARTS}
     if dialect == "fp32":
         return source
     if dialect in INT8_DIALECTS and recipe is None:
@@ -48,17 +53,18 @@ def write_dialect(source: GraphBytes, dialect: str, recipe: Recipe | None = None
             f"the dialect {dialect} needs measured ranges; give photographs to calibrate with: "
             "--calibration DIR"
         )
-    written = {
-        part: _write_part(onnx.load_from_string(getattr(source, part)), part, dialect, recipe)
-        for part in PARTS
-    }
+    written = {part: _write_part(models[part], part, dialect, recipe) for part in PARTS}
     opset = scheme_of(dialect).opset if dialect in INT8_DIALECTS else source.opset
     return GraphBytes(written["encoder"], written["head"], opset)
 
 
 def measured_tensors(source: GraphBytes) -> dict[str, tuple[str, ...]]:
-    """Which tensors of encoder and head a recipe must know, for all dialects together."""
-    return {part: _tensors_of(onnx.load_from_string(getattr(source, part)), part) for part in PARTS}
+    """Which tensors of encoder and head a recipe must know, for all dialects together.
+
+    Those that are quantised, for their scales, and all others whose magnitude says whether FP16
+    reaches far enough.
+    """
+    return {part: _tensors_of(_loaded(source, part), part) for part in PARTS}
 
 
 def product_names(source: GraphBytes, dialect: str) -> dict[str, tuple[str, ...]]:
@@ -66,14 +72,14 @@ def product_names(source: GraphBytes, dialect: str) -> dict[str, tuple[str, ...]
     scheme = scheme_of(dialect)
     names = {}
     for part in PARTS:
-        view = GraphView(onnx.load_from_string(getattr(source, part)))
+        view = GraphView(_loaded(source, part))
         quantised = place(view, scheme).quantised
         names[part] = tuple(node.name for node in products(view) if node.name in quantised)
     return names
 
 
 def _tensors_of(model: onnx.ModelProto, part: str) -> tuple[str, ...]:
-    wanted: dict[str, None] = {}
+    wanted = dict.fromkeys(tensors_to_watch(GraphView(model)))
     for dialect in INT8_DIALECTS:
         view = GraphView(_prepared(model, part, dialect))
         wanted.update(dict.fromkeys(place(view, scheme_of(dialect)).tensors))
@@ -100,12 +106,45 @@ def _write_part(model: onnx.ModelProto, part: str, dialect: str, recipe: Recipe 
 def _quantised(model: onnx.ModelProto, part: str, dialect: str, recipe: Recipe) -> onnx.ModelProto:
     scheme = scheme_of(dialect)
     view = GraphView(model)
-    # where not even FP16 reaches, INT8 does not either
+    raised = recipe.raised_in(dialect, part)
+    _require_products(view, part, raised)
     island = island_of(view, recipe.largest(part)) if scheme.half else frozenset()
-    placement = place(view, scheme, {*recipe.raised_in(dialect, part), *island})
-    written = insert_pairs(model, placement, recipe.ranges[part], scheme)
-    if scheme.opset != SOURCE_OPSET:
-        written = with_opset(written, scheme.opset)
-    if scheme.half:
-        written = to_half(written, island)
-    return written
+    placement = place(view, scheme, raised)
+    written = insert_pairs(model, placement, recipe.ranges[part], scheme, wide=island)
+    written = with_opset(written, scheme.opset)
+    return to_half(written, island) if scheme.half else written
+
+
+def _require_products(view: GraphView, part: str, raised: Collection[str]) -> None:
+    unknown = set(raised) - {node.name for node in products(view)}
+    if unknown:
+        raise ExportError(
+            f"the recipe raises {', '.join(sorted(unknown))}, but the {part} has no product of "
+            "that name; calibrate again"
+        )
+
+
+def _loaded(source: GraphBytes, part: str) -> onnx.ModelProto:
+    """A part of the source, in which every node is known by its name and every weight finite."""
+    model = onnx.load_from_string(getattr(source, part))
+    names = Counter(node.name for node in model.graph.node)
+    doubtful = [name for name, count in names.items() if count > 1 or not name]
+    if doubtful:
+        raise ExportError(
+            f"the {part} has several nodes, or nameless ones, under the name {doubtful[0]!r}; it "
+            "is no graph that fundus-export wrote"
+        )
+    for tensor in model.graph.initializer:
+        if tensor.data_type == onnx.TensorProto.FLOAT:
+            _require_finite(tensor, part)
+    return model
+
+
+def _require_finite(tensor: onnx.TensorProto, part: str) -> None:
+    value = numpy_helper.to_array(tensor)
+    bad = value.size - int(np.isfinite(value).sum())
+    if bad:
+        raise ExportError(
+            f"{bad} of the {value.size} numbers in {tensor.name!r} of the {part} are NaN or "
+            "infinite; such a model cannot be exported: use another checkpoint"
+        )

@@ -14,12 +14,12 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 import onnx
 
-from fundus_export.graph_view import GraphView, int_attribute
+from fundus_export.graph_view import GraphView, float_attribute, int_attribute
 from fundus_export.quantise.scheme import Scheme
 
 __all__ = ["Placement", "place", "products", "weight_axis"]
@@ -53,10 +53,28 @@ class Placement:
 
 
 def products(view: GraphView) -> Iterator[onnx.NodeProto]:
-    """The graph's convolutions and matrix products with constant weights, in order."""
+    """The graph's convolutions and matrix products with constant weights, in order.
+
+    Left out is what INT8 kernels do not take: stacks of matrices, factors before the sums, biases
+    that are computed or no number a channel.
+    """
     for node in view.nodes:
-        if node.op_type in PRODUCTS and view.is_constant(node.input[1]):
+        if node.op_type in PRODUCTS and _is_plain(view, node):
             yield node
+
+
+def _is_plain(view: GraphView, node: onnx.NodeProto) -> bool:
+    data, weight = node.input[:2]
+    if view.is_constant(data) or not view.is_constant(weight):
+        return False
+    shape = view.shape(weight) or ()
+    if node.op_type != "Conv" and len(shape) != 2:
+        return False
+    factors = (float_attribute(node, name, 1.0) for name in ("alpha", "beta"))
+    if node.op_type == "Gemm" and (int_attribute(node, "transA", 0) or set(factors) != {1.0}):
+        return False
+    bias = node.input[2] if len(node.input) > 2 else ""
+    return not bias or (view.is_constant(bias) and view.shape(bias) == (shape[weight_axis(node)],))
 
 
 def weight_axis(node: onnx.NodeProto) -> int:
@@ -74,15 +92,19 @@ def place(view: GraphView, scheme: Scheme, raised: Collection[str] = ()) -> Plac
     Args:
         view: the FP32 graph.
         scheme: of the dialect.
-        raised: names of products, and of residual additions, that stay high.
+        raised: names of products that stay high.
     """
     chosen = [
-        node for node in products(view) if node.name not in raised and is_worth_it(view, node)
+        node
+        for node in products(view)
+        if node.name not in raised
+        and is_worth_it(view, node)
+        and (not scheme.outputs_too or _may_answer_in_int8(view, node))
     ]
     quantised = frozenset(node.name for node in chosen)
     if scheme.outputs_too:
         return _place_around(view, quantised)
-    return _place_on_inputs(view, chosen, quantised, raised)
+    return _place_on_inputs(view, chosen, quantised)
 
 
 def is_worth_it(view: GraphView, node: onnx.NodeProto) -> bool:
@@ -95,17 +117,14 @@ def is_worth_it(view: GraphView, node: onnx.NodeProto) -> bool:
 
 
 def _place_on_inputs(
-    view: GraphView,
-    chosen: list[onnx.NodeProto],
-    quantised: frozenset[str],
-    raised: Collection[str],
+    view: GraphView, chosen: list[onnx.NodeProto], quantised: frozenset[str]
 ) -> Placement:
     pairs: dict[str, set[tuple[str, int]]] = defaultdict(set)
     for node in chosen:
         pairs[node.input[0]].add((node.name, 0))
     for node in view.nodes:
         index = identity_branch(view, node, quantised)
-        if index is not None and node.name not in raised:
+        if index is not None:
             pairs[node.input[index]].add((node.name, index))
     return Placement(quantised, {k: frozenset(v) for k, v in pairs.items()}, {})
 
@@ -118,7 +137,7 @@ def identity_branch(
     Where both branches end in convolutions, the identity is the one that reads what others read
     too: the block's own input.
     """
-    if node.op_type != "Add" or view.shape(node.input[0]) != view.shape(node.input[1]):
+    if node.op_type != "Add" or not _are_alike(view, node.input):
         return None
     ends = [_fusable_convolution(view, name, quantised) for name in node.input]
     if ends[0] is None and ends[1] is None:
@@ -126,6 +145,12 @@ def identity_branch(
     if ends[0] is None or ends[1] is None:
         return 0 if ends[0] is None else 1
     return 0 if len(view.readers(ends[0].input[0])) > len(view.readers(ends[1].input[0])) else 1
+
+
+def _are_alike(view: GraphView, names: Sequence[str]) -> bool:
+    """Whether tensors are computed and of one shape, as far as it is known."""
+    shapes = {view.shape(name) for name in names}
+    return len(shapes) == 1 and None not in shapes and not any(map(view.is_constant, names))
 
 
 def _fusable_convolution(
@@ -137,11 +162,16 @@ def _fusable_convolution(
     return producer if view.sole_reader(name) is not None else None
 
 
+def _may_answer_in_int8(view: GraphView, node: onnx.NodeProto) -> bool:
+    """Whether nobody needs a convolution's exact answer; a matrix product can answer in FP32."""
+    return node.op_type != "Conv" or not view.is_output(_after_activation(view, node))
+
+
 def _place_around(view: GraphView, quantised: frozenset[str]) -> Placement:
     integer = _integer_tensors(view, quantised)
     pairs: dict[str, frozenset[tuple[str, int]]] = {}
-    same_range = {}
-    for name in integer.made_in_int8 | integer.read_in_int8:
+    same_range: dict[str, str] = {}
+    for name in _in_order(view, integer.made_in_int8 | integer.read_in_int8):
         readers = view.readers(name)
         if name not in integer.made_in_int8:
             # made in FP32: who computes in FP32 keeps the exact value
@@ -149,16 +179,13 @@ def _place_around(view: GraphView, quantised: frozenset[str]) -> Placement:
         pairs[name] = frozenset((node.name, index) for node, index in readers)
         producer = view.producer(name)
         if producer is not None and producer.op_type == "MaxPool" and name in integer.made_in_int8:
-            same_range[name] = producer.input[0]
-    order = {name: i for i, name in enumerate(_tensor_order(view))}
-    ordered = {name: pairs[name] for name in sorted(pairs, key=order.__getitem__)}
-    return Placement(quantised, ordered, same_range)
+            same_range[name] = same_range.get(producer.input[0], producer.input[0])
+    return Placement(quantised, pairs, same_range)
 
 
-def _tensor_order(view: GraphView) -> Iterator[str]:
-    yield from view.inputs
-    for node in view.nodes:
-        yield from node.output
+def _in_order(view: GraphView, names: Collection[str]) -> list[str]:
+    computed = (name for node in view.nodes for name in node.output)
+    return [name for name in (*view.inputs, *computed) if name in names]
 
 
 @dataclass(frozen=True)
@@ -197,7 +224,7 @@ def _carriers(view: GraphView, quantised: frozenset[str], read: set[str]) -> fro
     }
     possible = []
     for node in view.nodes:
-        if node.op_type in _CARRIERS and all(name in able for name in node.input):
+        if _may_carry(view, node) and all(name in able for name in node.input):
             possible.append(node)
             able.add(_after_activation(view, node))
     wanted = set(read)
@@ -207,6 +234,10 @@ def _carriers(view: GraphView, quantised: frozenset[str], read: set[str]) -> fro
             carriers.add(node.name)
             wanted.update(node.input)
     return frozenset(carriers)
+
+
+def _may_carry(view: GraphView, node: onnx.NodeProto) -> bool:
+    return node.op_type in _CARRIERS and not view.is_output(_after_activation(view, node))
 
 
 def _after_activation(view: GraphView, node: onnx.NodeProto) -> str:

@@ -114,12 +114,14 @@ class Recipe:
             ExportError: the bytes are no recipe that this version understands.
         """
         try:
-            values = json.loads(data)
+            values = json.loads(data, parse_constant=_refuse_constant)
             if values.get("format") != _FORMAT or values.get("schema_version") != _SCHEMA_VERSION:
                 raise ValueError(f"it is no {_FORMAT} of schema version {_SCHEMA_VERSION}")
             if set(values) != _KEYS:
                 raise ValueError(f"its keys are {sorted(values)}, expected {sorted(_KEYS)}")
             return cls._from_values(values)
+        except ExportError as error:
+            raise ExportError(f"{where} is no recipe: {error}; calibrate again") from error
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise ExportError(f"{where} is no recipe: {error!r}; calibrate again") from error
 
@@ -143,6 +145,10 @@ class Recipe:
                 for dialect, parts in values["raised"].items()
             },
         )
+
+
+def _refuse_constant(name: str) -> float:
+    raise ValueError(f"{name} is no number")
 
 
 def rounded_ranges(ranges: Ranges) -> dict[str, TensorRange]:

@@ -11,8 +11,6 @@ from fundus_runtime.manifest import GraphPair
 from fundus_runtime.plans import GRAPHS
 
 if TYPE_CHECKING:
-    import onnx
-
     from fundus_export.dialect_check import Finding
 
 __all__ = ["require_dialect"]
@@ -28,13 +26,14 @@ def require_dialect(bundle: Bundle, pair: GraphPair) -> None:
     Raises:
         ExportError: a rule is broken; names the nodes.
     """
-    from fundus_export.dialect_check import check_dialect, model_from_bytes
+    from fundus_export.dialect_check import GraphView, check_dialect, model_from_bytes
+    from fundus_export.dialect_check.islands import islands_around
 
     seen = _largest_seen(bundle)
     findings: list[Finding] = []
     for graph, data in zip(GRAPHS, bundle.graph_bytes(pair), strict=True):
         model = model_from_bytes(data, f"the {graph} of {bundle.path}")
-        islands = _beyond_half(model, seen.get(graph, {}))
+        islands = islands_around(GraphView(model), seen.get(graph, {}))
         findings += check_dialect(model, pair.dialect, graph=graph, islands=islands)
     if findings:
         shown = "; ".join(str(finding) for finding in findings[:_SHOWN])
@@ -64,14 +63,3 @@ def _largest_seen(bundle: Bundle) -> dict[str, dict[str, float]]:
             f"{bundle.path}/{_RECIPE} is no recipe ({type(error).__name__}: {error}); export the "
             "bundle again"
         ) from error
-
-
-def _beyond_half(model: onnx.ModelProto, seen: dict[str, float]) -> tuple[str, ...]:
-    """Products that may compute in FP32, since what they answer goes beyond FP16's safe range."""
-    from fundus_export.half import LARGEST_SAFE
-
-    return tuple(
-        node.name
-        for node in model.graph.node
-        if any(seen.get(name, 0.0) > LARGEST_SAFE for name in node.output)
-    )

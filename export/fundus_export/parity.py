@@ -6,6 +6,7 @@ absent, on preprocessed eyes N x 3 x S x S.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -16,6 +17,7 @@ import torch
 from fundus_export.errors import ExportError
 from fundus_runtime.backends.protocol import Backend
 from fundus_runtime.calibration import Calibration
+from fundus_runtime.labels import EYES
 from fundus_training.models import DMSNet
 
 __all__ = [
@@ -38,15 +40,15 @@ class Answers:
     """Logits of N pairs, N x K each.
 
     Attributes:
-        left: the left eyes alone.
-        right: the right eyes alone.
+        left: the left eyes alone; None where the model says nothing of an eye alone.
+        right: the right eyes alone, likewise.
         both: the patients, both eyes present.
         left_only: the patients without their right eye.
         right_only: the patients without their left eye.
     """
 
-    left: Tensor
-    right: Tensor
+    left: Tensor | None
+    right: Tensor | None
     both: Tensor
     left_only: Tensor
     right_only: Tensor
@@ -83,14 +85,13 @@ def answers_of_model(model: DMSNet, left: Tensor, right: Tensor) -> Answers:
         for one_left, one_right in zip(left, right, strict=True):
             of_left = model.encode(torch.from_numpy(one_left[None]), "left")
             of_right = model.encode(torch.from_numpy(one_right[None]), "right")
-            assert of_left.logits is not None
-            assert of_right.logits is not None
             fused = [
-                model.fuse(of_left.features, of_right.features, _flag(a), _flag(b))
+                model.fuse(of_left.features, of_right.features, _flag(a), _flag(b)).numpy()
                 for a, b in _PRESENCE
             ]
-            rows.append([t.numpy() for t in (of_left.logits, of_right.logits, *fused)])
-    return Answers(*(np.concatenate(column) for column in zip(*rows, strict=True)))
+            eyes = [eye.logits.numpy() for eye in (of_left, of_right) if eye.logits is not None]
+            rows.append([*eyes, *fused])
+    return _joined(rows)
 
 
 def answers_of_graphs(backend: Backend, left: Tensor, right: Tensor) -> Answers:
@@ -98,17 +99,18 @@ def answers_of_graphs(backend: Backend, left: Tensor, right: Tensor) -> Answers:
     rows = []
     for index, (one_left, one_right) in enumerate(zip(left, right, strict=True)):
         if index % 2:
-            features, logits = backend.encode(np.stack([one_left, one_right]))
+            parts = [backend.encode(np.stack([one_left, one_right]), EYES)]
         else:
-            parts = [backend.encode(eye[None]) for eye in (one_left, one_right)]
-            features = np.concatenate([part.features for part in parts])
-            logits = np.concatenate([part.logits for part in parts])
+            eyes = zip(EYES, (one_left, one_right), strict=True)
+            parts = [backend.encode(one[None], [eye]) for eye, one in eyes]
+        features = np.concatenate([part.features for part in parts])
+        logits = [row[None] for part in parts if part.logits is not None for row in part.logits]
         fused = [
             backend.fuse(features[:1], features[1:], *np.array([[a], [b]], dtype=np.float32))
             for a, b in _PRESENCE
         ]
-        rows.append([logits[:1], logits[1:], *fused])
-    return Answers(*(np.concatenate(column) for column in zip(*rows, strict=True)))
+        rows.append([*logits, *fused])
+    return _joined(rows)
 
 
 def compare(
@@ -127,10 +129,15 @@ def compare(
         ("left_only", patient),
         ("right_only", patient),
     ):
-        difference = calibration.apply(getattr(expected, name)) - calibration.apply(
-            getattr(came, name)
-        )
-        differences.append(np.abs(difference).max())
+        ours, theirs = getattr(expected, name), getattr(came, name)
+        if (ours is None) != (theirs is None):
+            raise ExportError(
+                "the graphs and the PyTorch model do not both say something of each eye alone; "
+                "compare them with the model that they were exported from"
+            )
+        if ours is not None:
+            difference = calibration.apply(ours) - calibration.apply(theirs)
+            differences.append(np.abs(difference).max())
     # NumPy's maximum, which a NaN wins; Python's would lose it
     largest = float(np.max(differences))
     if not largest <= PROBABILITY_LIMIT:
@@ -140,6 +147,15 @@ def compare(
             "the export, please report it with the checkpoint's config"
         )
     return Parity(len(expected.both), source, largest)
+
+
+def _joined(rows: Sequence[Sequence[Tensor]]) -> Answers:
+    """Answers from rows of one pair each: left and right eye, where there are any, and patients."""
+    *eyes, both, left_only, right_only = (
+        np.concatenate(column) for column in zip(*rows, strict=True)
+    )
+    left, right = eyes or (None, None)
+    return Answers(left, right, both, left_only, right_only)
 
 
 def _flag(value: float) -> torch.Tensor:

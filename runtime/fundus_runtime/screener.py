@@ -21,7 +21,7 @@ from fundus_runtime.bundle import Bundle
 from fundus_runtime.calibration import Calibration, OperatingPoint
 from fundus_runtime.certificate import CertificateSummary, certificate_of
 from fundus_runtime.errors import UsageError
-from fundus_runtime.labels import Eye
+from fundus_runtime.labels import EYES, Eye
 from fundus_runtime.manifest import GraphPair, Manifest
 from fundus_runtime.outcome import decide
 from fundus_runtime.photograph import DEFAULT_MAX_MEGAPIXELS
@@ -194,7 +194,7 @@ class Screener:
         if usable:
             start = time.perf_counter()
             images = np.stack([eye.tensor for eye in usable if eye.tensor is not None])
-            encoded = self._backend.encode(images)
+            encoded = self._backend.encode(images, [eye.eye for eye in usable])
             time_ms["encode"] = ms_since(start)
             start = time.perf_counter()
             logits = self._fuse(encoded, left, right)
@@ -297,7 +297,7 @@ class Screener:
     def _warm_up(self) -> None:
         size = self._manifest.spec.size
         self.prepare("left", _drawn_disc())
-        encoded = self._backend.encode(np.zeros((2, 3, size, size), np.float32))
+        encoded = self._backend.encode(np.zeros((2, 3, size, size), np.float32), EYES)
         flag = np.ones(1, np.float32)
         self._backend.fuse(encoded.features[:1], encoded.features[1:], flag, flag)
 

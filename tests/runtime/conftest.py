@@ -82,23 +82,47 @@ def encoder_graph(
     size: int = SIZE,
     input_name: str = "image",
     batch: int | str = "N",
+    turns_right_eyes: bool = False,
+    eye_logits: bool = True,
 ) -> bytes:
-    """image -> features: means over a grid; eye_logits: linear in the mean colour."""
+    """image -> features: means over a grid; eye_logits: linear in the mean colour.
+
+    With `turns_right_eyes` it asks which eye it sees, and takes a right one's green for red.
+    """
     weights, bias = _class_weights(letters)
     step = size // CELLS
-    nodes = [
-        helper.make_node(
-            "AveragePool", [input_name], ["features"], kernel_shape=[step] * 2, strides=[step] * 2
-        ),
+    pool = {"kernel_shape": [step] * 2, "strides": [step] * 2}
+    nodes = [helper.make_node("AveragePool", [input_name], ["features"], **pool)]
+    inputs = [_value(input_name, batch, 3, size, size)]
+    if turns_right_eyes:
+        nodes[0].output[0] = "plain"
+        nodes += [
+            helper.make_node("Gather", ["plain", "turned_channels"], ["turned"], axis=1),
+            helper.make_node("Reshape", ["is_left", "column"], ["flags"]),
+            helper.make_node("Greater", ["flags", "half"], ["holds"]),
+            helper.make_node("Where", ["holds", "plain", "turned"], ["features"]),
+        ]
+        inputs.append(_value("is_left", batch))
+    nodes += [
         helper.make_node("ReduceMean", ["features", "space"], ["mean"], keepdims=0),
         helper.make_node("Gemm", ["mean", "weights", "bias"], ["eye_logits"]),
     ]
+    outputs = [_value("features", batch, 3, CELLS, CELLS)]
+    if eye_logits:
+        outputs.append(_value("eye_logits", batch, len(letters)))
     return _model(
         "encoder",
         nodes,
-        [_value(input_name, batch, 3, size, size)],
-        [_value("features", batch, 3, CELLS, CELLS), _value("eye_logits", batch, len(letters))],
-        {"weights": weights, "bias": bias, "space": np.array([2, 3], np.int64)},
+        inputs,
+        outputs,
+        {
+            "weights": weights,
+            "bias": bias,
+            "space": np.array([2, 3], np.int64),
+            "turned_channels": np.array([1, 0, 2], np.int64),
+            "column": np.array([-1, 1, 1, 1], np.int64),
+            "half": np.array(0.5, np.float32),
+        },
     )
 
 

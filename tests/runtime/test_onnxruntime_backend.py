@@ -8,6 +8,7 @@ import pytest
 
 from fundus_runtime.backends.onnxruntime import OnnxRuntimeBackend, default_threads
 from fundus_runtime.errors import EngineError, EngineMissingError
+from fundus_runtime.labels import EYES
 
 SIZE, CLASSES = 64, 8
 
@@ -33,7 +34,7 @@ def test_backend_states_what_really_runs(backend) -> None:
 
 def test_encoder_and_head_compute_what_the_graphs_say(backend) -> None:
     batch = images(2)
-    features, eye_logits = backend.encode(batch)
+    features, eye_logits = backend.encode(batch, EYES)
     assert features.shape == (2, 3, 8, 8)
     assert features == pytest.approx(batch.reshape(2, 3, 8, 8, 8, 8).mean((3, 5)), abs=1e-5)
     one = np.ones(1, np.float32)
@@ -43,15 +44,15 @@ def test_encoder_and_head_compute_what_the_graphs_say(backend) -> None:
 
 def test_an_eye_does_not_depend_on_its_batch(backend) -> None:
     batch = images(3)
-    together = backend.encode(batch)
+    together = backend.encode(batch, ["left"] * 3)
     for index in range(3):
-        alone = backend.encode(batch[index : index + 1])
+        alone = backend.encode(batch[index : index + 1], ["left"])
         assert np.array_equal(alone.features[0], together.features[index])
         assert np.array_equal(alone.logits[0], together.logits[index])
 
 
 def test_absent_eye_is_left_out(backend) -> None:
-    features, eye_logits = backend.encode(images(2))
+    features, eye_logits = backend.encode(images(2), EYES)
     one, none = np.ones(1, np.float32), np.zeros(1, np.float32)
     logits = backend.fuse(np.zeros_like(features[:1]), features[1:], none, one)
     assert logits == pytest.approx(eye_logits[1:], abs=1e-5)
@@ -67,7 +68,7 @@ def test_absent_eye_is_left_out(backend) -> None:
 )
 def test_images_of_another_kind_are_refused(backend, batch) -> None:
     with pytest.raises(EngineError, match=r"expected float32 \(N, 3, 64, 64\)"):
-        backend.encode(batch)
+        backend.encode(batch, ["left"])
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
@@ -75,7 +76,34 @@ def test_numbers_that_are_not_finite_are_an_error(backend, value) -> None:
     batch = images(1)
     batch[0, 0, 0, 0] = value
     with pytest.raises(EngineError, match="NaN or infinity in 'features'"):
-        backend.encode(batch)
+        backend.encode(batch, ["left"])
+
+
+@pytest.mark.parametrize("eyes", [[], ["left"], ["left", "right", "left"], ["left", "top"]])
+def test_an_eye_must_be_named_for_every_image(backend, eyes) -> None:
+    with pytest.raises(EngineError, match="got 2 images of the eyes"):
+        backend.encode(images(2), eyes)
+
+
+def test_an_encoder_that_asks_is_told_which_eye_each_row_shows(graphs, backend) -> None:
+    encoder = graphs["encoder"](turns_right_eyes=True)
+    sided = OnnxRuntimeBackend(encoder, graphs["head"](), size=SIZE, class_count=CLASSES, threads=1)
+    plain = backend.encode(images(3), ["left"] * 3).features
+    turned = sided.encode(images(3), ["left", "right", "left"]).features
+    assert np.array_equal(turned[[0, 2]], plain[[0, 2]])
+    assert np.array_equal(turned[1], plain[1, [1, 0, 2]])
+    sided.close()
+
+
+def test_an_encoder_may_say_nothing_of_an_eye_alone(graphs, backend) -> None:
+    encoder = graphs["encoder"](eye_logits=False)
+    silent = OnnxRuntimeBackend(
+        encoder, graphs["head"](), size=SIZE, class_count=CLASSES, threads=1
+    )
+    encoded = silent.encode(images(2), EYES)
+    assert encoded.logits is None
+    assert np.array_equal(encoded.features, backend.encode(images(2), EYES).features)
+    silent.close()
 
 
 def test_failure_inside_the_engine_is_typed(backend) -> None:

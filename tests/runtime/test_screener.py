@@ -198,6 +198,27 @@ def test_other_class_lists_work(make_bundle, draw, tmp_path: Path) -> None:
     assert healthy.outcome == "uncertain"
 
 
+def test_the_encoder_is_told_which_eye_it_sees(make_bundle, graphs, draw, tmp_path: Path) -> None:
+    folder = make_bundle(tmp_path / "sided", encoder=graphs["encoder"](turns_right_eyes=True))
+    with Screener.open(folder, threads=1) as opened:
+        both = opened.screen(draw("D", seed=1), draw("D", seed=2))
+        right_alone = opened.screen(None, draw("D", seed=2))
+    assert both.left.probabilities["D"] > 0.9
+    assert both.right.probabilities["D"] < 0.1
+    assert right_alone.right.probabilities == pytest.approx(both.right.probabilities, abs=1e-6)
+
+
+def test_a_model_that_says_nothing_of_an_eye_alone_is_screened_all_the_same(
+    make_bundle, graphs, draw, tmp_path: Path
+) -> None:
+    encoder = graphs["encoder"](eye_logits=False)
+    with Screener.open(make_bundle(tmp_path / "silent", encoder=encoder), threads=1) as opened:
+        result = opened.screen(draw("D", seed=1), draw("D", seed=2))
+    assert (result.outcome, result.findings) == ("findings", ("D",))
+    assert result.left.probabilities == result.right.probabilities == {}
+    assert "D" in format_result(result)
+
+
 def test_nan_from_the_engine_is_an_error_not_a_result(make_bundle, graphs, tmp_path: Path) -> None:
     bundle = make_bundle(tmp_path / "b", head=graphs["head"](answers="nan"))
     with pytest.raises(EngineError, match="NaN or infinity in 'logits'"):

@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from fundus_export.errors import ExportError
 from fundus_runtime.backends.protocol import Backend, Float32Array
-from fundus_runtime.labels import Eye
+from fundus_runtime.labels import EYES, Eye
 from fundus_runtime.preprocess import PreprocessSpec, normalise_crop
 from fundus_training.checkpoint import Checkpoint, build_model
 from fundus_training.data.crops import CropStore
@@ -34,7 +34,8 @@ class DialectAnswers:
     Attributes:
         ids: N patients.
         logits: N×K, both eyes together.
-        left: N×K of the left eyes alone; NaN where the eye is not there.
+        left: N×K of the left eyes alone; NaN where the eye is not there or the model says nothing
+            of an eye alone.
         right: N×K of the right eyes alone, likewise.
     """
 
@@ -159,17 +160,16 @@ def _answer(
     backend: Backend, left: Float32Array | None, right: Float32Array | None
 ) -> tuple[Float32Array, Float32Array, Float32Array]:
     """Logits K of one patient, its left eye and its right eye."""
-    encoded = backend.encode(np.stack([eye for eye in (left, right) if eye is not None]))
-    features = iter(np.split(encoded.features, len(encoded.features)))
-    eye_logits = iter(encoded.logits)
-    absent = np.zeros_like(encoded.features[:1])
-    nothing = np.full_like(encoded.logits[0], np.nan)
-    of_left, left_logits = (absent, nothing) if left is None else (next(features), next(eye_logits))
-    of_right, right_logits = (
-        (absent, nothing) if right is None else (next(features), next(eye_logits))
-    )
-    fused = backend.fuse(of_left, of_right, _flag(left), _flag(right))
-    return fused[0], left_logits, right_logits
+    given = [(eye, one) for eye, one in zip(EYES, (left, right), strict=True) if one is not None]
+    encoded = backend.encode(np.stack([one for _, one in given]), [eye for eye, _ in given])
+    features = dict.fromkeys(EYES, np.zeros_like(encoded.features[:1]))
+    for row, (eye, _) in enumerate(given):
+        features[eye] = encoded.features[row : row + 1]
+    fused = backend.fuse(features["left"], features["right"], _flag(left), _flag(right))[0]
+    logits = dict.fromkeys(EYES, np.full_like(fused, np.nan))
+    if encoded.logits is not None:
+        logits |= {eye: encoded.logits[row] for row, (eye, _) in enumerate(given)}
+    return fused, logits["left"], logits["right"]
 
 
 def _flag(eye: Float32Array | None) -> Float32Array:

@@ -164,7 +164,10 @@ def _require_comparable(reference: Predictions, dialect: DialectAnswers) -> None
             f"{len(reference.ids)}, or in another order; ask both about the same patients"
         )
     present = [np.isfinite(dialect.logits)]
-    present += [np.isfinite(dialect.eye(eye)[reference.eye(eye).present]) for eye in EYES]
+    for eye in EYES:
+        # all eyes that are there, or none where the model says nothing of an eye alone
+        answered = np.isfinite(reference.eye(eye).logits).all(axis=1)
+        present.append(np.isfinite(dialect.eye(eye)[answered]))
     if not all(bool(finite.all()) for finite in present):
         raise ExportError(
             "the dialect answers NaN or infinity, so that nothing can be decided with it; export "

@@ -31,7 +31,8 @@ from tqdm import tqdm
 from fundus_export.certificate.half_emulation import emulate_half
 from fundus_export.errors import ExportError
 from fundus_export.graphs import GraphBytes
-from fundus_runtime.backends.protocol import Float32Array
+from fundus_runtime.backends.protocol import Float32Array, encoder_feeds
+from fundus_runtime.labels import EYES
 
 __all__ = ["CEILING_DB", "OVERFLOW_DB", "LayerError", "measure_layer_errors"]
 
@@ -86,7 +87,10 @@ def measure_layer_errors(
     head = _Comparison("head", fp32.head, dialect.head)
     seen = 0
     for left, right in tqdm(pairs, desc="layer errors", unit="pair", disable=not progress):
-        features = [encoder.add({"image": eye[None]})["features"] for eye in (left, right)]
+        features = [
+            encoder.add(encoder_feeds(one[None], [eye]))["features"]
+            for eye, one in zip(EYES, (left, right), strict=True)
+        ]
         present = np.ones(1, np.float32)
         head.add(
             {

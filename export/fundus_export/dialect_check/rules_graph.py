@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import product
 
 from onnx import TensorProto
 
@@ -49,7 +50,7 @@ def _valid(view: GraphView) -> Iterator[Breach]:
     source=PROTOCOL,
 )
 def _interface(view: GraphView) -> Iterator[Breach]:
-    sides = ((ENCODER_INPUTS, ENCODER_OUTPUTS), (HEAD_INPUTS, HEAD_OUTPUTS))
+    sides = (*product(ENCODER_INPUTS, ENCODER_OUTPUTS), (HEAD_INPUTS, HEAD_OUTPUTS))
     if (view.inputs, view.outputs) not in sides:
         expected = " or ".join(f"{', '.join(i)} -> {', '.join(o)}" for i, o in sides)
         yield Breach(

@@ -60,6 +60,11 @@ class CpuGraph:
         if tensors is not None:
             self._require_float({**found, **self._inputs})
 
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """The names of the graph's inputs."""
+        return tuple(self._inputs)
+
     def run(self, feeds: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
         """Execute the graph once.
 

@@ -6,33 +6,45 @@ Every feed is one exam: arrays are float32 with a batch of 1.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from fundus_export.quantise.cpu_graph import CpuGraph
 from fundus_export.quantise.images import CalibrationImages
-from fundus_runtime.backends.protocol import (
-    ENCODER_INPUTS,
-    ENCODER_OUTPUTS,
-    HEAD_INPUTS,
-    Float32Array,
-)
+from fundus_runtime.backends.protocol import HEAD_INPUTS, Float32Array, encoder_feeds
+from fundus_runtime.labels import EYES, Eye
 
 __all__ = ["ABSENT_EVERY", "eye_feeds", "feature_pair_count", "feature_pairs"]
 
 # Exams with one eye are the exception on a robot as here: they must widen the head's ranges where
 # the absent eye stands, not outweigh the others in a percentile.
 ABSENT_EVERY = 8
-_FEATURES = ENCODER_OUTPUTS[0]
 _PRESENT, _ABSENT = np.ones(1, np.float32), np.zeros(1, np.float32)
 
 Feed = dict[str, Float32Array]
 
 
-def eye_feeds(images: CalibrationImages) -> Iterator[Feed]:
-    """The encoder's feeds: every eye, `len(images.files)` in all."""
-    return ({ENCODER_INPUTS[0]: eye[None]} for eye in images.eyes())
+def eye_feeds(encoder: bytes, images: CalibrationImages) -> Iterator[Feed]:
+    """The encoder's feeds: every eye, `len(images.files)` in all.
+
+    An encoder that treats the eyes differently is told which one it sees. Photographs whose names
+    do not say so are taken for left and right eyes by turns, as both encoders must be measured.
+
+    Args:
+        encoder: the FP32 encoder, serialised.
+        images: the photographs.
+
+    Raises:
+        ExportError: the encoder cannot be loaded, or a photograph changed meanwhile.
+    """
+    graph = CpuGraph(encoder, "the encoder")
+    unknown = 0
+    for file, eye in zip(images.files, images.eyes(), strict=True):
+        side = file.eye
+        if side is None:
+            side, unknown = EYES[unknown % 2], unknown + 1
+        yield _encoder_feed(graph, eye[None], [side])
 
 
 def feature_pairs(encoder: bytes, images: CalibrationImages) -> Iterator[Feed]:
@@ -52,7 +64,7 @@ def feature_pairs(encoder: bytes, images: CalibrationImages) -> Iterator[Feed]:
     graph = CpuGraph(encoder, "the encoder")
     absent = _absent_eyes(images)
     for row, pair in enumerate(images.pairs()):
-        features = graph.run({ENCODER_INPUTS[0]: np.stack(pair)})[_FEATURES]
+        features = graph.run(_encoder_feed(graph, np.stack(pair), EYES))["features"]
         left, right = features[:1], features[1:]
         yield _head_feed(left, right, _PRESENT, _PRESENT)
         if absent.get(row) == "left":
@@ -64,6 +76,11 @@ def feature_pairs(encoder: bytes, images: CalibrationImages) -> Iterator[Feed]:
 def feature_pair_count(images: CalibrationImages) -> int:
     """How many feeds `feature_pairs` yields."""
     return len(images.pair_files) + len(_absent_eyes(images))
+
+
+def _encoder_feed(graph: CpuGraph, images: Float32Array, eyes: Sequence[Eye]) -> Feed:
+    feeds = encoder_feeds(images, eyes)
+    return {name: feeds[name] for name in graph.inputs}
 
 
 def _head_feed(

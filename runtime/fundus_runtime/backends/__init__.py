@@ -9,6 +9,8 @@ from fundus_runtime.backends.protocol import (
     HEAD_OUTPUTS,
     Backend,
     EncodedEyes,
+    encoder_feeds,
+    named_as,
 )
 
 __all__ = [
@@ -18,4 +20,6 @@ __all__ = [
     "HEAD_OUTPUTS",
     "Backend",
     "EncodedEyes",
+    "encoder_feeds",
+    "named_as",
 ]

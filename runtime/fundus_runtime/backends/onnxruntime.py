@@ -20,16 +20,21 @@ from fundus_runtime.backends.protocol import (
     HEAD_OUTPUTS,
     EncodedEyes,
     Float32Array,
+    encoder_feeds,
+    named_as,
 )
 from fundus_runtime.errors import EngineError, EngineMissingError
+from fundus_runtime.labels import Eye
 
 __all__ = ["OnnxRuntimeBackend", "default_threads"]
+
+Names = tuple[str, ...]
 
 _PROVIDER = "CPUExecutionProvider"
 _MAX_DEFAULT_THREADS = 4
 _SHOW_ERRORS_ONLY = 3
-# It rounds weights and biases that the graph keeps in floating point to integers, on its own account
-# and to wrong values for FP16: what runs would not be what was certified.
+# It rounds weights and biases that the graph keeps in floating point to integers, unasked, and FP16
+# ones to wrong values: what runs would not be what was certified.
 _CHANGES_THE_MODEL = ["WeightBiasQuantization"]
 
 
@@ -67,8 +72,10 @@ class OnnxRuntimeBackend:
         self._class_count = class_count
         self._encoder: Any = _session("encoder", encoder, self._threads)
         self._head: Any = _session("head", head, self._threads)
-        _require_graph("encoder", self._encoder, ENCODER_INPUTS, ENCODER_OUTPUTS)
-        _require_graph("head", self._head, HEAD_INPUTS, HEAD_OUTPUTS)
+        self._inputs, self._outputs = _require_graph(
+            "encoder", self._encoder, ENCODER_INPUTS, ENCODER_OUTPUTS
+        )
+        _require_graph("head", self._head, (HEAD_INPUTS,), (HEAD_OUTPUTS,))
         self._require_shapes()
 
     @property
@@ -81,7 +88,7 @@ class OnnxRuntimeBackend:
         """Threads within one operator."""
         return self._threads
 
-    def encode(self, images: Float32Array) -> EncodedEyes:
+    def encode(self, images: Float32Array, eyes: Sequence[Eye]) -> EncodedEyes:
         """Encode preprocessed eyes (N, 3, S, S); see `Backend.encode`."""
         expected = (3, self._size, self._size)
         if images.dtype != np.float32 or images.ndim != 4 or images.shape[1:] != expected:
@@ -89,9 +96,14 @@ class OnnxRuntimeBackend:
                 f"the encoder got {images.dtype} images of shape {images.shape}, "
                 f"expected float32 (N, 3, {self._size}, {self._size})"
             )
-        features, logits = _run("encoder", self._encoder, ENCODER_OUTPUTS, {"image": images})
-        self._require_logits("encoder", logits, len(images))
-        return EncodedEyes(features, logits)
+        feeds = encoder_feeds(images, eyes)
+        asked = {name: feeds[name] for name in self._inputs}
+        values = _run("encoder", self._encoder, self._outputs, asked)
+        came = dict(zip(self._outputs, values, strict=True))
+        logits = came.get("eye_logits")
+        if logits is not None:
+            self._require_logits("encoder", logits, len(images))
+        return EncodedEyes(came["features"], logits)
 
     def fuse(
         self,
@@ -120,10 +132,14 @@ class OnnxRuntimeBackend:
 
     def _require_shapes(self) -> None:
         size, classes = self._size, self._class_count
-        _require_shape("encoder", self._encoder.get_inputs()[0], (None, 3, size, size))
-        features, eye_logits = _in_order(self._encoder.get_outputs(), ENCODER_OUTPUTS)
+        image, *is_left = _in_order(self._encoder.get_inputs(), self._inputs)
+        _require_shape("encoder", image, (None, 3, size, size))
+        features, *eye_logits = _in_order(self._encoder.get_outputs(), self._outputs)
         _require_shape("encoder", features, (None, None, None, None))
-        _require_shape("encoder", eye_logits, (None, classes))
+        for node in is_left:
+            _require_shape("encoder", node, (None,))
+        for node in eye_logits:
+            _require_shape("encoder", node, (None, classes))
         left, right, *present = _in_order(self._head.get_inputs(), HEAD_INPUTS)
         for side in (left, right):
             _require_shape("head", side, (None, *features.shape[1:]))
@@ -205,22 +221,30 @@ def _in_order(nodes: Sequence[Any], names: Sequence[str]) -> list[Any]:
     return [by_name[name] for name in names]
 
 
-def _require_graph(graph: str, session: Any, inputs: Sequence[str], outputs: Sequence[str]) -> None:
-    for kind, nodes, names in (
-        ("inputs", session.get_inputs(), inputs),
-        ("outputs", session.get_outputs(), outputs),
-    ):
-        came = [node.name for node in nodes]
-        if sorted(came) != sorted(names):
+def _require_graph(
+    graph: str, session: Any, inputs: Sequence[Names], outputs: Sequence[Names]
+) -> tuple[Names, Names]:
+    """Which of these inputs and outputs the graph has."""
+    return (
+        _require_names(graph, "inputs", session.get_inputs(), inputs),
+        _require_names(graph, "outputs", session.get_outputs(), outputs),
+    )
+
+
+def _require_names(graph: str, kind: str, nodes: Sequence[Any], forms: Sequence[Names]) -> Names:
+    came = [node.name for node in nodes]
+    form = named_as(came, forms)
+    if form is None:
+        raise EngineError(
+            f"the {graph} graph has the {kind} {came}, expected "
+            f"{' or '.join(str(list(form)) for form in forms)}; export the bundle again"
+        )
+    for node in nodes:
+        if node.type != "tensor(float)":
             raise EngineError(
-                f"the {graph} graph has the {kind} {came}, expected {list(names)}; "
-                "export the bundle again"
+                f"the {graph} graph's {node.name!r} is {node.type}, expected tensor(float)"
             )
-        for node in nodes:
-            if node.type != "tensor(float)":
-                raise EngineError(
-                    f"the {graph} graph's {node.name!r} is {node.type}, expected tensor(float)"
-                )
+    return form
 
 
 def _require_shape(graph: str, node: Any, expected: tuple[object, ...]) -> None:

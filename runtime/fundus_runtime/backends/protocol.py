@@ -2,14 +2,23 @@
 
 All arrays are float32, C-contiguous and batched along the first axis N. S is the input's side, K
 the number of classes; C, h and w belong to the model. A backend answers finite numbers or raises.
+
+An encoder graph has the input `image`, and `is_left` beside it where the model treats the eyes
+differently: 1 for a left eye's row, 0 for a right one's. It has the output `features`, and
+`eye_logits` beside it where the model says something of each eye alone. Which of these a graph has,
+a backend finds out from the graph.
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+from fundus_runtime.errors import EngineError
+from fundus_runtime.labels import EYES, Eye
 
 __all__ = [
     "ENCODER_INPUTS",
@@ -19,12 +28,15 @@ __all__ = [
     "Backend",
     "EncodedEyes",
     "Float32Array",
+    "encoder_feeds",
+    "named_as",
 ]
 
 Float32Array = NDArray[np.float32]
 
-ENCODER_INPUTS = ("image",)
-ENCODER_OUTPUTS = ("features", "eye_logits")
+# What an encoder may have, one of these each.
+ENCODER_INPUTS = (("image",), ("image", "is_left"))
+ENCODER_OUTPUTS = (("features", "eye_logits"), ("features",))
 HEAD_INPUTS = ("features_left", "features_right", "left_present", "right_present")
 HEAD_OUTPUTS = ("logits",)
 
@@ -34,11 +46,11 @@ class EncodedEyes(NamedTuple):
 
     Attributes:
         features: (N, C, h, w), the head's input.
-        logits: (N, K), uncalibrated, of each eye alone.
+        logits: (N, K), uncalibrated, of each eye alone; None where the model has none.
     """
 
     features: Float32Array
-    logits: Float32Array
+    logits: Float32Array | None
 
 
 class Backend(Protocol):
@@ -56,8 +68,12 @@ class Backend(Protocol):
     def threads(self) -> int:
         """Threads that one call uses."""
 
-    def encode(self, images: Float32Array) -> EncodedEyes:
-        """Encode preprocessed eyes (N, 3, S, S).
+    def encode(self, images: Float32Array, eyes: Sequence[Eye]) -> EncodedEyes:
+        """Encode preprocessed eyes.
+
+        Args:
+            images: (N, 3, S, S).
+            eyes: which eye each row shows.
 
         Raises:
             EngineError: the engine failed or answered numbers that are not finite.
@@ -84,3 +100,22 @@ class Backend(Protocol):
 
     def close(self) -> None:
         """Free the engine; further calls raise `EngineError`. Closing twice is allowed."""
+
+
+def encoder_feeds(images: Float32Array, eyes: Sequence[Eye]) -> dict[str, Float32Array]:
+    """All that an encoder may ask for, by the names of its inputs.
+
+    Raises:
+        EngineError: `eyes` does not name an eye for every image.
+    """
+    if len(eyes) != len(images) or not set(eyes) <= set(EYES):
+        raise EngineError(
+            f"the encoder got {len(images)} images of the eyes {list(eyes)}; name 'left' or "
+            "'right' for each"
+        )
+    return {"image": images, "is_left": np.array([eye == "left" for eye in eyes], np.float32)}
+
+
+def named_as(names: Collection[str], forms: Sequence[tuple[str, ...]]) -> tuple[str, ...] | None:
+    """The one of `forms` that has just these names, in its own order; None where none has."""
+    return next((form for form in forms if sorted(form) == sorted(names)), None)

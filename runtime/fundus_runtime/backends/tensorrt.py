@@ -22,13 +22,17 @@ from fundus_runtime.backends.protocol import (
     HEAD_OUTPUTS,
     EncodedEyes,
     Float32Array,
+    encoder_feeds,
+    named_as,
 )
 from fundus_runtime.backends.tensorrt_install import import_tensorrt, make_log, refusal
 from fundus_runtime.errors import EngineError
+from fundus_runtime.labels import Eye
 
 __all__ = ["TensorRTBackend"]
 
 Shape = tuple[int, ...]
+Names = tuple[str, ...]
 
 
 class TensorRTBackend:
@@ -70,14 +74,17 @@ class TensorRTBackend:
         self._log = make_log(trt)  # the runtime holds no reference of its own
         self._runtime: Any = None
         self._plans: dict[str, _Plan] = {}
-        names = {"encoder": (ENCODER_INPUTS, ENCODER_OUTPUTS), "head": (HEAD_INPUTS, HEAD_OUTPUTS)}
+        forms = {
+            "encoder": (ENCODER_INPUTS, ENCODER_OUTPUTS),
+            "head": ((HEAD_INPUTS,), (HEAD_OUTPUTS,)),
+        }
         try:
             self._runtime = _made("TensorRT's runtime", trt.Runtime, self._log)
             for graph, plan in (("encoder", encoder), ("head", head)):
                 engine = self._runtime.deserialize_cuda_engine(plan)
                 if engine is None:
                     raise refusal(f"loading the {graph}'s plan", self._log.messages)
-                self._plans[graph] = _Plan(trt, graph, engine, self._device, names[graph])
+                self._plans[graph] = _Plan(trt, graph, engine, self._device, *forms[graph])
                 self._plans[graph].allocate(max_batch)
         except BaseException:
             self.close()
@@ -94,7 +101,7 @@ class TensorRTBackend:
         """One: the work is the GPU's."""
         return 1
 
-    def encode(self, images: Float32Array) -> EncodedEyes:
+    def encode(self, images: Float32Array, eyes: Sequence[Eye]) -> EncodedEyes:
         """Encode preprocessed eyes (N, 3, S, S); see `Backend.encode`."""
         expected = (3, self._size, self._size)
         if images.dtype != np.float32 or images.ndim != 4 or images.shape[1:] != expected:
@@ -102,9 +109,10 @@ class TensorRTBackend:
                 f"the encoder got {images.dtype} images of shape {images.shape}, "
                 f"expected float32 (N, 3, {self._size}, {self._size})"
             )
-        features, logits = self._run("encoder", [images], len(images))
-        self._require_logits("encoder", logits, len(images))
-        return EncodedEyes(features, logits)
+        came = self._run("encoder", encoder_feeds(images, eyes), len(images))
+        if "eye_logits" in came:
+            self._require_logits("encoder", came["eye_logits"], len(images))
+        return EncodedEyes(came["features"], came.get("eye_logits"))
 
     def fuse(
         self,
@@ -114,9 +122,9 @@ class TensorRTBackend:
         right_present: Float32Array,
     ) -> Float32Array:
         """Fuse both eyes of N patients into logits (N, K); see `Backend.fuse`."""
-        values = [features_left, features_right, left_present, right_present]
+        values = (features_left, features_right, left_present, right_present)
         count = len(features_left)
-        (logits,) = self._run("head", values, count)
+        logits = self._run("head", dict(zip(HEAD_INPUTS, values, strict=True)), count)["logits"]
         self._require_logits("head", logits, count)
         return logits
 
@@ -131,17 +139,20 @@ class TensorRTBackend:
                 self._device.close()
                 self._device = None
 
-    def _run(self, graph: str, values: Sequence[Float32Array], count: int) -> list[Float32Array]:
+    def _run(
+        self, graph: str, values: Mapping[str, Float32Array], count: int
+    ) -> dict[str, Float32Array]:
         if count < 1:
             raise EngineError(f"the {graph} got an empty batch; give it at least one eye")
         with self._lock:  # an execution context serves one caller at a time
             if graph not in self._plans:
                 raise EngineError("the engine is closed; open the screener again")
+            rows = [slice(i, i + self._max_batch) for i in range(0, count, self._max_batch)]
             parts = [
-                self._plans[graph].run([value[start : start + self._max_batch] for value in values])
-                for start in range(0, count, self._max_batch)
+                self._plans[graph].run({name: value[some] for name, value in values.items()})
+                for some in rows
             ]
-        return [np.concatenate(outputs) for outputs in zip(*parts, strict=True)]
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
     def _require_logits(self, graph: str, logits: Float32Array, count: int) -> None:
         if logits.shape != (count, self._class_count):
@@ -160,14 +171,14 @@ class _Plan:
         graph: str,
         engine: Any,
         device: CudaDevice,
-        names: tuple[tuple[str, ...], tuple[str, ...]],
+        inputs: Sequence[Names],
+        outputs: Sequence[Names],
     ) -> None:
         self._graph = graph
         self._engine: Any = engine
         self._device = device
-        self._inputs, self._outputs = names
         self._memory: dict[str, int] = {}
-        _require_tensors(trt, graph, engine, self._inputs, self._outputs)
+        self._inputs, self._outputs = _require_tensors(trt, graph, engine, inputs, outputs)
         self._context: Any = engine.create_execution_context()
         if self._context is None:
             raise EngineError(
@@ -186,10 +197,11 @@ class _Plan:
             if not self._context.set_tensor_address(name, self._memory[name]):
                 raise EngineError(f"TensorRT refused the memory of the {self._graph}'s {name!r}")
 
-    def run(self, values: Sequence[Float32Array]) -> list[Float32Array]:
-        """Copy in, run, copy out."""
-        held = [np.ascontiguousarray(value, np.float32) for value in values]  # until all is done
-        for name, value in zip(self._inputs, held, strict=True):
+    def run(self, values: Mapping[str, Float32Array]) -> dict[str, Float32Array]:
+        """Copy in what the plan asks for, run, copy out."""
+        # held until all is done
+        held = {name: np.ascontiguousarray(values[name], np.float32) for name in self._inputs}
+        for name, value in held.items():
             self._set_shape(name, value.shape)
             self._device.to_device(self._memory[name], value)
         if not self._context.execute_async_v3(self._device.stream):
@@ -202,7 +214,7 @@ class _Plan:
             self._device.to_host(answer, self._memory[name])
         self._device.synchronise()
         _require_finite(self._graph, answers)
-        return list(answers.values())
+        return answers
 
     def close(self) -> None:
         """Give the memory back."""
@@ -234,20 +246,10 @@ def _made(what: str, make: Any, log: Any) -> Any:
 
 
 def _require_tensors(
-    trt: Any, graph: str, engine: Any, inputs: tuple[str, ...], outputs: tuple[str, ...]
-) -> None:
+    trt: Any, graph: str, engine: Any, inputs: Sequence[Names], outputs: Sequence[Names]
+) -> tuple[Names, Names]:
+    """Which of these inputs and outputs a plan has."""
     came = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
-    modes = {name: engine.get_tensor_mode(name) for name in came}
-    for kind, mode, expected in (
-        ("inputs", trt.TensorIOMode.INPUT, inputs),
-        ("outputs", trt.TensorIOMode.OUTPUT, outputs),
-    ):
-        found = [name for name in came if modes[name] == mode]
-        if sorted(found) != sorted(expected):
-            raise EngineError(
-                f"the {graph}'s plan has the {kind} {found}, expected {list(expected)}; "
-                "build the plans again"
-            )
     for name in came:
         # compared with the member itself: trt.nptype fails on 8.5 with NumPy 1.24 to 1.26
         if engine.get_tensor_dtype(name) != trt.DataType.FLOAT:
@@ -255,6 +257,23 @@ def _require_tensors(
                 f"the {graph}'s plan has {name!r} as {engine.get_tensor_dtype(name)}, expected "
                 "float32; build the plans again"
             )
+    modes = {name: engine.get_tensor_mode(name) for name in came}
+    found = [name for name in came if modes[name] == trt.TensorIOMode.INPUT]
+    made = [name for name in came if modes[name] == trt.TensorIOMode.OUTPUT]
+    return (
+        _require_names(graph, "inputs", found, inputs),
+        _require_names(graph, "outputs", made, outputs),
+    )
+
+
+def _require_names(graph: str, kind: str, came: list[str], forms: Sequence[Names]) -> Names:
+    form = named_as(came, forms)
+    if form is None:
+        raise EngineError(
+            f"the {graph}'s plan has the {kind} {came}, expected "
+            f"{' or '.join(str(list(form)) for form in forms)}; build the plans again"
+        )
+    return form
 
 
 def _require_finite(graph: str, answers: Mapping[str, Float32Array]) -> None:

@@ -17,6 +17,11 @@ from fundus_export.quantise.images import CalibrationImages
 @pytest.fixture(scope="module")
 def encoder() -> bytes:
     """Features are the image's maximum over 4 x 4 pixels, plus one, so that no eye gives zeros."""
+    return encoder_graph()
+
+
+def encoder_graph(*, asks_side: bool = False) -> bytes:
+    """The same; with `asks_side`, left eyes have one more added."""
     image = helper.make_tensor_value_info("image", TensorProto.FLOAT, ["batch", 3, 32, 32])
     features = helper.make_tensor_value_info("features", TensorProto.FLOAT, ["batch", 3, 8, 8])
     logits = helper.make_tensor_value_info("eye_logits", TensorProto.FLOAT, ["batch", 3, 1, 1])
@@ -26,8 +31,17 @@ def encoder() -> bytes:
         helper.make_node("Add", ["positive", "one"], ["features"]),
         helper.make_node("GlobalMaxPool", ["features"], ["eye_logits"]),
     ]
-    one = helper.make_tensor("one", TensorProto.FLOAT, [], [1.0])
-    graph = helper.make_graph(nodes, "encoder", [image], [features, logits], [one])
+    inputs = [image]
+    if asks_side:
+        inputs.append(helper.make_tensor_value_info("is_left", TensorProto.FLOAT, ["batch"]))
+        nodes[2].output[0] = "plain"
+        nodes.insert(3, helper.make_node("Reshape", ["is_left", "column"], ["more"]))
+        nodes.insert(4, helper.make_node("Add", ["plain", "more"], ["features"]))
+    constants = [
+        helper.make_tensor("one", TensorProto.FLOAT, [], [1.0]),
+        helper.make_tensor("column", TensorProto.INT64, [4], [-1, 1, 1, 1]),
+    ]
+    graph = helper.make_graph(nodes, "encoder", inputs, [features, logits], constants)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
     onnx.checker.check_model(model, full_check=True)
     return bytes(model.SerializeToString())
@@ -37,13 +51,39 @@ def expected_features(eye: np.ndarray) -> np.ndarray:
     return np.abs(eye.reshape(3, 8, 4, 8, 4).max(axis=(2, 4)))[None] + np.float32(1)
 
 
-def test_the_encoder_gets_every_eye_alone(images: CalibrationImages) -> None:
-    feeds = list(eye_feeds(images))
+def test_the_encoder_gets_every_eye_alone(encoder: bytes, images: CalibrationImages) -> None:
+    feeds = list(eye_feeds(encoder, images))
     assert len(feeds) == len(images.files)
     for feed, eye in zip(feeds, images.eyes(), strict=True):
         assert list(feed) == ["image"]
         assert feed["image"].shape == (1, 3, 32, 32)
         np.testing.assert_array_equal(feed["image"][0], eye)
+
+
+def test_an_encoder_that_asks_is_told_the_eye_of_the_name_and_else_one_by_turns(
+    images: CalibrationImages,
+) -> None:
+    nameless = [replace(file, eye=None, pair_id=None) for file in images.files[:3]]
+    mixed = replace(images, files=(*images.files[3:], *nameless))
+
+    sides = [float(feed["is_left"][0]) for feed in eye_feeds(encoder_graph(asks_side=True), mixed)]
+
+    known = [file.eye == "left" for file in mixed.files if file.eye is not None]
+    assert {True, False} == set(known)
+    told = [side for side, file in zip(sides, mixed.files, strict=True) if file.eye is not None]
+    assert told == known
+    guessed = [side for side, file in zip(sides, mixed.files, strict=True) if file.eye is None]
+    assert guessed == [1.0, 0.0] * (len(guessed) // 2) + [1.0] * (len(guessed) % 2)
+
+
+def test_the_head_gets_features_of_eyes_that_the_encoder_was_told(
+    images: CalibrationImages,
+) -> None:
+    feeds = feature_pairs(encoder_graph(asks_side=True), images)
+    whole = [feed for feed in feeds if feed["left_present"] == feed["right_present"] == 1]
+    for feed, (left, right) in zip(whole, images.pairs(), strict=True):
+        np.testing.assert_array_equal(feed["features_left"], expected_features(left) + 1)
+        np.testing.assert_array_equal(feed["features_right"], expected_features(right))
 
 
 def test_the_head_gets_every_pair_with_both_eyes(encoder: bytes, images: CalibrationImages) -> None:

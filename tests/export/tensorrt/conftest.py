@@ -128,7 +128,7 @@ def _answers_of(bundle: Bundle, pair: GraphPair, names: list[dict[str, str]]) ->
     flag = np.ones(1, np.float32)
     for pictures in names:
         eyes = [prepare_eye_file(eye, bundle.path / pictures[eye], manifest.spec) for eye in EYES]
-        encoded = backend.encode(np.stack([eye.tensor for eye in eyes]))
+        encoded = backend.encode(np.stack([eye.tensor for eye in eyes]), EYES)
         both = backend.fuse(encoded.features[:1], encoded.features[1:], flag, flag)
         for kind, row in zip(rows, (both[0], *encoded.logits), strict=True):
             rows[kind].append(row.tolist())

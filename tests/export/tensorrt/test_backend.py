@@ -20,6 +20,7 @@ from fundus_runtime.backends.onnxruntime import OnnxRuntimeBackend
 from fundus_runtime.backends.tensorrt import TensorRTBackend
 from fundus_runtime.bundle import Bundle
 from fundus_runtime.errors import EngineError, EngineMissingError
+from fundus_runtime.labels import EYES
 
 SIZE, CLASSES, MAX_BATCH = 64, 8, 2
 
@@ -62,7 +63,8 @@ def test_any_batch_is_answered_in_parts_of_the_plans_largest(
     backend: TensorRTBackend, reference: OnnxRuntimeBackend, count: int
 ) -> None:
     eyes = images(count)
-    came, expected = backend.encode(eyes), reference.encode(eyes)
+    sides = (EYES * 3)[:count]
+    came, expected = backend.encode(eyes, sides), reference.encode(eyes, sides)
 
     np.testing.assert_allclose(came.features, expected.features, atol=1e-6)
     np.testing.assert_allclose(came.logits, expected.logits, atol=1e-6)
@@ -81,8 +83,10 @@ def test_threads_share_it(backend: TensorRTBackend, reference: OnnxRuntimeBacken
     problems = []
 
     def ask(seed: int) -> None:
-        eyes = images(seed)
-        if not np.allclose(backend.encode(eyes).logits, reference.encode(eyes).logits, atol=1e-6):
+        asked = images(seed), ["left"] * seed
+        if not np.allclose(
+            backend.encode(*asked).logits, reference.encode(*asked).logits, atol=1e-6
+        ):
             problems.append(seed)
 
     threads = [threading.Thread(target=ask, args=(seed,)) for seed in (1, 2, 3, 4)]
@@ -105,7 +109,7 @@ def test_threads_share_it(backend: TensorRTBackend, reference: OnnxRuntimeBacken
 )
 def test_other_images_are_refused(backend: TensorRTBackend, wrong: np.ndarray) -> None:
     with pytest.raises(EngineError):
-        backend.encode(wrong)
+        backend.encode(wrong, ["left"] * len(wrong))
 
 
 def test_other_features_are_refused(backend: TensorRTBackend) -> None:
@@ -120,7 +124,7 @@ def test_nan_is_no_answer(backend: TensorRTBackend) -> None:
     eyes[0, 0, 0, 0] = np.nan
 
     with pytest.raises(EngineError, match="answered NaN or infinity"):
-        backend.encode(eyes)
+        backend.encode(eyes, ["left"])
 
 
 def test_a_closed_backend_refuses_and_closes_twice(backend: TensorRTBackend, made: Machine) -> None:
@@ -129,7 +133,7 @@ def test_a_closed_backend_refuses_and_closes_twice(backend: TensorRTBackend, mad
 
     assert made.gpu.closed
     with pytest.raises(EngineError, match="the engine is closed"):
-        backend.encode(images(1))
+        backend.encode(images(1), ["left"])
 
 
 @pytest.mark.parametrize("graph", ["encoder", "head"])
@@ -162,7 +166,7 @@ def test_another_number_of_classes_is_refused(
         **plans_of(bundle, made), size=SIZE, class_count=5, max_batch=2, device=made.gpu
     )
     with pytest.raises(EngineError, match=r"logits of shape \(1, 8\), expected \(1, 5\)"):
-        backend.encode(images(1))
+        backend.encode(images(1), ["left"])
 
 
 def test_no_driver_is_told(bundle: Bundle, machine: Callable[..., Machine]) -> None:

@@ -97,7 +97,8 @@ def test_a_real_engine_is_what_the_graph_says_and_answers_as_it_does(
     backend, expected = open_backend(bundle, device, precision, 2), reference(bundle)
     for count in (1, 2, 3):  # three are more than the plans' largest batch
         images = np.random.default_rng(count).normal(0, 1, (count, 3, 64, 64)).astype(np.float32)
-        came, wanted_eyes = backend.encode(images), expected.encode(images)
+        sides = ("left", "right", "left")[:count]
+        came, wanted_eyes = backend.encode(images, sides), expected.encode(images, sides)
         np.testing.assert_allclose(came.logits, wanted_eyes.logits, atol=TOLERANCE[precision])
         flags = np.array([1, 0, 1][:count], np.float32)
         features = wanted_eyes.features
@@ -134,8 +135,8 @@ def test_larger_batches_are_taken_whole(bundle: Bundle) -> None:
     backend = open_backend(bundle, device, "fp32", 8)
     images = np.random.default_rng(0).normal(0, 1, (8, 3, 64, 64)).astype(np.float32)
 
-    whole = backend.encode(images).logits
-    one_by_one = np.concatenate([backend.encode(images[i : i + 1]).logits for i in range(8)])
+    whole = backend.encode(images, ["left"] * 8).logits
+    one_by_one = np.concatenate([backend.encode(image[None], ["left"]).logits for image in images])
     np.testing.assert_allclose(whole, one_by_one, atol=1e-4)
     backend.close()
 

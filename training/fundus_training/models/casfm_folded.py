@@ -44,13 +44,14 @@ class FoldedCASFM(nn.Module):
         key = casfm.attention.key.weight.double()
         self.query = nn.Parameter((recalibrate @ query).float())
         self.key = nn.Parameter((recalibrate @ key).float())
-        for eye in EYES:
+        self.tied = casfm.symmetric
+        for eye in EYES[:1] if self.tied else EYES:
             embedding = _embedding(casfm, eye)
             maximum = torch.sigmoid(casfm.lambda_(eye).double())
-            self._keep(f"maximum_{eye}", maximum * casfm.pool_factor)
-            self._keep(f"average_{eye}", (1 - maximum) * casfm.pool_factor)
-            self._keep(f"query_{eye}", (embedding @ query).squeeze(0))
-            self._keep(f"key_{eye}", (embedding @ key).squeeze(0))
+            self._keep("maximum", eye, maximum * casfm.pool_factor)
+            self._keep("average", eye, (1 - maximum) * casfm.pool_factor)
+            self._keep("query", eye, (embedding @ query).squeeze(0))
+            self._keep("key", eye, (embedding @ key).squeeze(0))
         self.share, self.offset = _share_and_offset(casfm, classifier.double().T)
 
     def forward(self, left: Tensor, right: Tensor) -> list[Tensor]:
@@ -73,24 +74,25 @@ class FoldedCASFM(nn.Module):
             parts += [weights_left.flatten(1), weights_right.flatten(1)]
         return parts
 
-    def _keep(self, name: str, value: Tensor) -> None:
-        self.register_buffer(name, value.detach().float())
+    def _keep(self, name: str, eye: Eye, value: Tensor) -> None:
+        self.register_buffer(f"{name}_{'both' if self.tied else eye}", value.detach().float())
+
+    def _kept(self, name: str, eye: Eye) -> Tensor:
+        return self.get_buffer(f"{name}_{'both' if self.tied else eye}")
 
     def _mixed_pools(self, features: Tensor, eye: Eye) -> Tensor:
         maximum, average = pool_maximum_and_average(
             self.project(features), self.stride, self.padding
         )
-        of_maximum = self.get_buffer(f"maximum_{eye}")
-        mixed: Tensor = of_maximum * maximum + self.get_buffer(f"average_{eye}") * average
-        return mixed
+        return self._kept("maximum", eye) * maximum + self._kept("average", eye) * average
 
     def _queries(self, tokens: Tensor, eye: Eye) -> Tensor:
-        return self._in_heads(tokens @ self.query + self.get_buffer(f"query_{eye}"))
+        return self._in_heads(tokens @ self.query + self._kept("query", eye))
 
     def _keys(self, tokens: Tensor, eye: Eye) -> Tensor:
         keys = tokens @ self.key
         # What all keys have in common cancels out in the softmax.
-        return self._in_heads(keys + self.get_buffer(f"key_{eye}") if self.spatial else keys)
+        return self._in_heads(keys + self._kept("key", eye) if self.spatial else keys)
 
     def _in_heads(self, tokens: Tensor) -> Tensor:
         return torch.unflatten(tokens, 2, (self.heads, -1)).transpose(1, 2)

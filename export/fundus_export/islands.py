@@ -51,9 +51,7 @@ def island_of(
     """
     large = _large_tensors(view, largest)
     island = {node.name for node in view.nodes if _needs_range(view, node, large)} | set(extra)
-    while joining := {
-        node.name for node in view.nodes if node.name not in island and _joins(view, node, island)
-    }:
+    while joining := _joining(view, island):
         island |= joining
     return frozenset(island)
 
@@ -110,16 +108,39 @@ def _has_extreme_constant(view: GraphView, node: NodeProto) -> bool:
     return False
 
 
-def _joins(view: GraphView, node: NodeProto, island: Collection[str]) -> bool:
-    if _shares_pair(view, node, island) or _fuses(view, node, island):
-        return True
-    if node.op_type in _PRODUCTS or not _leads_only_into(view, node, island):
-        return False
-    # the first product of a sum of squares, or of products, overflows before the sum does
-    return node.op_type == "Mul" or any(
-        (producer := view.producer(name)) is not None and producer.name in island
-        for name in node.input
-    )
+def _joining(view: GraphView, island: Collection[str]) -> set[str]:
+    """Nodes that belong to an island besides those that it has."""
+    below = _below(view, island)
+    return {
+        node.name
+        for node in view.nodes
+        if node.name not in island
+        and (
+            _shares_pair(view, node, island)
+            or _fuses(view, node, island)
+            or (_leads_only_into(view, node, island) and _lies_within(node, below))
+        )
+    }
+
+
+def _below(view: GraphView, island: Collection[str]) -> set[str]:
+    """Nodes that an island's answers reach with no product in between."""
+    reached: set[str] = set()
+    below = set()
+    for node in view.nodes:
+        if not reached.isdisjoint(node.input) and node.op_type not in _PRODUCTS:
+            below.add(node.name)
+            reached.update(node.output)
+        if node.name in island:
+            reached.update(node.output)
+    return below
+
+
+def _lies_within(node: NodeProto, below: Collection[str]) -> bool:
+    """Whether it stands between parts of an island, or makes the products of a sum: they overflow
+    before the sum does.
+    """
+    return node.name in below or node.op_type == "Mul"
 
 
 def _leads_only_into(view: GraphView, node: NodeProto, island: Collection[str]) -> bool:

@@ -82,13 +82,15 @@ def with_opset(model: onnx.ModelProto, opset: int) -> onnx.ModelProto:
 def _axes_as_attribute(model: onnx.ModelProto) -> None:
     view = GraphView(model)
     for node in model.graph.node:
-        if node.op_type not in _MENDED or len(node.input) < 2:
+        if node.op_type not in _MENDED:
             continue
         if attribute(node, "noop_with_empty_axes"):
-            raise ExportError(f"{node.name} reduces nothing; this is a fault of the export")
-        axes = [int(axis) for axis in view.constant(node.input[1]).ravel()]
+            raise ExportError(f"{node.name} may reduce nothing; this is a fault of the export")
         kept = [entry for entry in node.attribute if entry.name != "noop_with_empty_axes"]
+        axes = [int(a) for name in node.input[1:] for a in view.constant(name).ravel()]
+        if axes:
+            kept.append(helper.make_attribute("axes", axes))
         del node.attribute[:]
-        node.attribute.extend([*kept, helper.make_attribute("axes", axes)])
+        node.attribute.extend(kept)
         del node.input[1:]
     drop_unread_constants(model.graph)

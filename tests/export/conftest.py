@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import logging
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +15,16 @@ import pytest
 import torch
 
 from fundus_export.commands import export
+from fundus_export.graphs import GraphBytes, export_graphs
 from fundus_export.rendered import degrade, render_fundus
 from fundus_runtime.labels import EYES
+from fundus_training.checkpoint import build_model, load_checkpoint
 from fundus_training.commands import train
+
+EDGE = Path(__file__).parents[2] / "bundles" / "edge" / "checkpoint.safetensors"
+
+# small_graphs.py lies beside the tests, which are no package
+sys.path.insert(0, str(Path(__file__).parent))
 
 PATIENTS = 16
 TINY = {
@@ -57,6 +65,12 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def edge_graphs() -> GraphBytes:
+    """The shipped model's FP32 graphs."""
+    return export_graphs(build_model(load_checkpoint(EDGE)))
 
 
 def _write_patients(folder: Path) -> None:

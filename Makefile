@@ -57,8 +57,8 @@ test-tensorrt:
 # in the one whose Python GPU_PYTHON names.
 GPU_PYTHON ?= $(BIN)/python
 test-gpu:
-	$(GPU_PYTHON) -m pytest -m needs_gpu --confcutdir tests/export/tensorrt \
-	  tests/export/tensorrt/test_gpu.py $(PYTEST_FLAGS)
+	$(GPU_PYTHON) -m pytest -m needs_gpu --confcutdir tests/export/engines \
+	  tests/export/engines/test_gpu.py $(PYTEST_FLAGS)
 
 check: test-install
 	$(BIN)/ruff check .

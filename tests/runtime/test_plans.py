@@ -304,23 +304,23 @@ def test_a_full_disk_is_told_and_leaves_nothing_new(
     assert {file.name: file.read_bytes() for file in folder.iterdir()} == files
 
 
-@pytest.fixture
-def largest_file() -> Iterator[Callable[[int], None]]:
+@contextmanager
+def largest_file(size: int) -> Iterator[None]:
     """Limits the size of files that this process writes, as a disk does that fills."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 @pytest.mark.parametrize("size", [0, 5, len(NEW["head"]), len(NEW["encoder"]), 400])
-def test_a_disk_that_fills_within_a_file_costs_nothing(
-    bundle: Bundle, largest_file: Callable[[int], None], size: int
-) -> None:
+def test_a_disk_that_fills_within_a_file_costs_nothing(bundle: Bundle, size: int) -> None:
     folder = write_plans(bundle, key_of(bundle), OLD, {})
     files = sorted(file.name for file in folder.iterdir())
 
-    largest_file(size)
-    with pytest.raises(PlanError, match="cannot be written"):
+    with pytest.raises(PlanError, match="cannot be written"), largest_file(size):
         write_plans(bundle, key_of(bundle), NEW, {})
     assert sorted(file.name for file in folder.iterdir()) == files
     assert answers(bundle) == OLD

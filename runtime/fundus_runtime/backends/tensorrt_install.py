@@ -69,7 +69,7 @@ def import_tensorrt() -> Any:
         EngineMissingError: the package or a library behind it is missing; says which.
     """
     try:
-        return importlib.import_module("tensorrt")
+        module = importlib.import_module("tensorrt")
     except ModuleNotFoundError as error:
         if error.name != "tensorrt":
             raise _broken(error) from error
@@ -79,6 +79,12 @@ def import_tensorrt() -> Any:
         raise EngineMissingError(f"TensorRT is missing: {found}; get it {_how(_HOW)}") from error
     except ImportError as error:
         raise _broken(error) from error
+    if getattr(module, "__file__", None) is None and not hasattr(module, "Runtime"):
+        raise EngineMissingError(  # any folder on the path passes for a package of its name
+            f"TensorRT is missing: what Python finds under its name is only the folder "
+            f"{', '.join(getattr(module, '__path__', []))}; get it {_how(_HOW)}"
+        )
+    return module
 
 
 def require_gpu() -> None:

@@ -147,6 +147,19 @@ def encoder(dialect: str, classes: int) -> bytes:
     )
 
 
+def sided_encoder() -> bytes:
+    """An FP32 encoder that treats the eyes differently and says nothing of one alone."""
+    graph = Tiny("fp32")
+    axes = graph.constant("axes", np.array([1, 2, 3], np.int64))
+    features = graph.convolution("image", "/conv", _random(1, CHANNELS, 3, 4, 4), stride=4)
+    side = graph.node("Unsqueeze", ["is_left", axes], "/side")
+    graph.out(graph.node("Add", [features, side], "/sided"), "features")
+    return graph.model(
+        [_value("image", "N", 3, SIZE, SIZE), _value("is_left", "N")],
+        [_value("features", "N", CHANNELS, CELLS, CELLS)],
+    )
+
+
 def head(dialect: str, classes: int) -> bytes:
     """The head in a dialect; the flags times the features are an FP32 island."""
     graph = Tiny(dialect)

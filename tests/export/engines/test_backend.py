@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fundus_export.tensorrt.builder import _build_both
+from fundus_export.tensorrt.builder import _build, _build_both
 from fundus_export.tensorrt.machine import Machine
 from fundus_export.tensorrt.options import EngineOptions
-from fundus_export.tensorrt.strategy import choose_strategy
+from fundus_export.tensorrt.strategy import choose_strategy, typed_strategy
 from fundus_runtime.backends import cuda_device
 from fundus_runtime.backends.cuda_device import open_cuda_device
 from fundus_runtime.backends.onnxruntime import OnnxRuntimeBackend
@@ -72,6 +72,25 @@ def test_any_batch_is_answered_in_parts_of_the_plans_largest(
     fused = backend.fuse(came.features, came.features[::-1], flags, flags)
     wanted = reference.fuse(expected.features, expected.features[::-1], flags, flags)
     np.testing.assert_allclose(fused, wanted, atol=1e-6)
+
+
+def test_an_encoder_may_treat_the_eyes_differently_and_say_nothing_of_one_alone(
+    bundle: Bundle, machine: Callable[..., Machine], beside: Any
+) -> None:
+    made = machine("10.3.0")
+    encoder, options = beside("tiny").sided_encoder(), EngineOptions("fp32", max_batch=MAX_BATCH)
+    plan, report = _build("encoder", encoder, typed_strategy("fp32"), options, made)
+    assert report.verdict.proven == 1
+    backend = open_backend(made, {**plans_of(bundle, made), "encoder": plan})
+    _, head = bundle.graph_bytes(bundle.manifest.graphs["fp32"])
+    reference = OnnxRuntimeBackend(encoder, head, size=SIZE, class_count=CLASSES, threads=1)
+    asked = images(3), ["left", "right", "left"]
+
+    came, expected = backend.encode(*asked), reference.encode(*asked)
+    assert came.logits is None
+    np.testing.assert_allclose(came.features, expected.features, atol=1e-6)
+    with pytest.raises(EngineError, match="name 'left' or 'right' for each"):
+        backend.encode(images(2), ["left"])
 
 
 def test_it_says_what_it_is(backend: TensorRTBackend, made: Machine) -> None:

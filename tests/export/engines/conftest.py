@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib
 import importlib.util
 import json
 import sys
@@ -11,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, cast
 
 import cv2
 import numpy as np
@@ -20,7 +19,9 @@ import pytest
 from fundus_export.tensorrt.features import probe
 from fundus_export.tensorrt.machine import Machine
 from fundus_runtime.backends.onnxruntime import OnnxRuntimeBackend
+from fundus_runtime.backends.tensorrt_install import import_tensorrt
 from fundus_runtime.bundle import Bundle
+from fundus_runtime.errors import EngineMissingError
 from fundus_runtime.labels import EYES, ODIR_CLASSES
 from fundus_runtime.manifest import GraphPair
 from fundus_runtime.plan_key import Device
@@ -146,9 +147,9 @@ def beside() -> Callable[[str], ModuleType]:
 def real_tensorrt() -> ModuleType:
     """The real module, where it is installed."""
     try:
-        return importlib.import_module("tensorrt")
-    except ImportError as error:
-        pytest.skip(f"needs the real TensorRT ({error}): make test-tensorrt")
+        return cast(ModuleType, import_tensorrt())
+    except EngineMissingError as error:
+        pytest.skip(f"make test-tensorrt: {error}")
 
 
 @pytest.fixture(autouse=True)

@@ -119,6 +119,19 @@ def test_bindings_without_libraries_are_told_apart(
         import_tensorrt()
 
 
+def test_a_folder_of_the_same_name_is_no_tensorrt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "tensorrt").mkdir()
+    monkeypatch.setattr(sys, "path", [str(tmp_path)])
+    monkeypatch.delitem(sys.modules, "tensorrt", raising=False)
+    try:
+        with pytest.raises(EngineMissingError, match=f"only the folder {tmp_path}/tensorrt"):
+            import_tensorrt()
+    finally:
+        sys.modules.pop("tensorrt", None)
+
+
 class Driver:
     """libcuda.so.1 as far as it is asked."""
 

@@ -6,32 +6,34 @@ runtime that will use it; until then it lies in a temporary folder beside.
 
 from __future__ import annotations
 
-import json
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from datetime import datetime, timezone
-from importlib.metadata import version
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from fundus_export.bundle_manifest import BundlePlan, PreparedPairs, bundle_manifest, graph_names
+from fundus_export.certificate import open_on_cpu
+from fundus_export.certificate.in_bundle import certified_manifest
 from fundus_export.errors import ExportError
-from fundus_export.golden import golden_entry, golden_files, golden_pairs, require_golden
+from fundus_export.forms import Form, write_forms
+from fundus_export.golden import golden_files, golden_pairs, require_golden
 from fundus_export.graphs import GraphBytes, export_graphs
-from fundus_export.model_card import INTENDED_USE, model_card
+from fundus_export.model_card import model_card
 from fundus_export.parity import Answers, Parity, answers_of_graphs, answers_of_model, compare
+from fundus_export.quantise.recipe import RECIPE_NAME
 from fundus_export.signing import SigningKey, sign_manifest
 from fundus_runtime.backends.onnxruntime import OnnxRuntimeBackend
 from fundus_runtime.bundle import Bundle
 from fundus_runtime.canonical import sha256_hex
-from fundus_runtime.manifest import BUNDLE_FORMAT, MANIFEST_NAME, SCHEMA_VERSION
+from fundus_runtime.manifest import MANIFEST_NAME
 from fundus_runtime.preprocess import preprocess
+from fundus_runtime.screener import Screener
 from fundus_runtime.signature import SIGNATURE_NAME
 from fundus_runtime.trusted_keys import TrustedKeys
-from fundus_runtime.version import __version__
 from fundus_training.calibrate import FittedCalibration
 from fundus_training.checkpoint import Checkpoint, build_model
 from fundus_training.models import DMSNet
@@ -41,39 +43,6 @@ __all__ = ["BundlePlan", "PreparedPairs", "write_bundle"]
 Tensor = np.ndarray[Any, np.dtype[np.float32]]
 
 _CHECKPOINT_NAME = "checkpoint.safetensors"
-_GRAPH_NAMES = {"encoder": "graphs/encoder_fp32.onnx", "head": "graphs/head_fp32.onnx"}
-
-
-@dataclass(frozen=True)
-class PreparedPairs:
-    """Preprocessed real eyes to compare the graphs on, N x 3 x S x S each, and where from."""
-
-    left: Tensor
-    right: Tensor
-    source: str
-
-
-@dataclass(frozen=True)
-class BundlePlan:
-    """What a bundle is made of.
-
-    Attributes:
-        name: of the bundle.
-        bundle_version: of the bundle, not of this package.
-        checkpoint: calibrated.
-        checkpoint_bytes: the checkpoint's file, which the bundle carries as it is.
-        pairs: real pairs for the parity check, or None for the golden ones alone.
-        evaluations: reports of `fundus-train evaluate` for manifest and model card.
-        notes: sentences for both about where the model comes from.
-    """
-
-    name: str
-    bundle_version: str
-    checkpoint: Checkpoint
-    checkpoint_bytes: bytes
-    pairs: PreparedPairs | None = None
-    evaluations: Sequence[Mapping[str, Any]] = ()
-    notes: Sequence[str] = ()
 
 
 def write_bundle(
@@ -96,31 +65,58 @@ def write_bundle(
     fitted = _calibration_of(plan.checkpoint)
     _require_replaceable(out, force=force)
     model = build_model(plan.checkpoint)
-    graphs = export_graphs(model)
+    source = export_graphs(model)
     golden = golden_pairs()
-    golden_left, golden_right = (
+    left, right = (
         np.stack([preprocess(pair.frame(eye), plan.checkpoint.spec).tensor for pair in golden])
         for eye in ("left", "right")
     )
-    pairs = plan.pairs or PreparedPairs(golden_left, golden_right, "golden pairs")
-    expected = answers_of_model(model, golden_left, golden_right)
-    parity = _parity(model, graphs, fitted, pairs)
+    parity = _parity(
+        model, source, fitted, plan.pairs or PreparedPairs(left, right, "golden pairs")
+    )
+    forms, recipe = write_forms(
+        source, plan.forms, plan.checkpoint, sha256_hex(plan.checkpoint_bytes)
+    )
+    answers = {form.dialect: _answers(form, model, left, right) for form in forms}
     files = {
-        _GRAPH_NAMES["encoder"]: graphs.encoder,
-        _GRAPH_NAMES["head"]: graphs.head,
+        **_graph_files(forms),
+        **({} if recipe is None else {RECIPE_NAME: recipe.to_bytes()}),
         _CHECKPOINT_NAME: plan.checkpoint_bytes,
         "MODEL_CARD.md": model_card(
             plan.name, plan.checkpoint, plan.evaluations, plan.notes
         ).encode(),
-        **golden_files(golden),
+        **golden_files(golden, answers),
     }
-    manifest = _manifest(plan, fitted, graphs, files, parity)
-    manifest["golden"] = golden_entry(golden, _golden_answers(expected, fitted))
-    text = json.dumps(manifest, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False)
-    files[MANIFEST_NAME] = (text + "\n").encode()
+    manifest = bundle_manifest(plan, fitted, forms, files, parity)
+    certificates = {form.dialect: form.certificate for form in forms if form.certificate}
+    files[MANIFEST_NAME] = certified_manifest(manifest, certificates)
     if key is not None:
         files[SIGNATURE_NAME] = sign_manifest(files[MANIFEST_NAME], key).to_bytes()
     return _place(files, out, TrustedKeys() if key is None else key.trusted())
+
+
+def _graph_files(forms: Sequence[Form]) -> dict[str, bytes]:
+    return {
+        name: getattr(form.graphs, part)
+        for form in forms
+        for part, name in graph_names(form.dialect).items()
+    }
+
+
+def _answers(form: Form, model: DMSNet, left: Tensor, right: Tensor) -> Answers:
+    """What a form answers the golden pairs: as PyTorch does, or as it was certified on the CPU."""
+    if form.dialect == "fp32":
+        return answers_of_model(model, left, right)
+    backend, _ = open_on_cpu(
+        form.graphs.encoder,
+        form.graphs.head,
+        size=model.config.image_size,
+        class_count=model.config.num_classes,
+    )
+    try:
+        return answers_of_graphs(backend, left, right)
+    finally:
+        backend.close()
 
 
 def _calibration_of(checkpoint: Checkpoint) -> FittedCalibration:
@@ -165,97 +161,6 @@ def _parity(
     return compare(expected, came, fitted.patient, fitted.eye, source=pairs.source)
 
 
-def _golden_answers(expected: Answers, fitted: FittedCalibration) -> list[dict[str, Any]]:
-    point = fitted.points.get()
-    letters = fitted.patient.letters
-    answers = []
-    for row in range(len(expected.both)):
-        patient = _by_letter(letters, fitted.patient.apply(expected.both[row]))
-        answers.append(
-            {
-                "probabilities": patient,
-                "left_probabilities": _of_eye(fitted, expected.left[row]),
-                "right_probabilities": _of_eye(fitted, expected.right[row]),
-                "present": [k for k, p in patient.items() if p >= point.threshold_of[k]],
-            }
-        )
-    return answers
-
-
-def _of_eye(fitted: FittedCalibration, logits: Tensor) -> dict[str, float]:
-    """One eye's answer; none where no eye was labelled, since the outputs then mean nothing."""
-    return _by_letter(fitted.eye.letters, fitted.eye.apply(logits)) if fitted.eyes else {}
-
-
-def _by_letter(letters: tuple[str, ...], values: Tensor) -> dict[str, float]:
-    return {letter: round(float(value), 7) for letter, value in zip(letters, values, strict=True)}
-
-
-def _manifest(
-    plan: BundlePlan,
-    fitted: FittedCalibration,
-    graphs: GraphBytes,
-    files: Mapping[str, bytes],
-    parity: Parity,
-) -> dict[str, Any]:
-    checkpoint = plan.checkpoint
-    return {
-        "format": BUNDLE_FORMAT,
-        "schema_version": SCHEMA_VERSION,
-        "name": plan.name,
-        "version": plan.bundle_version,
-        "created": datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        "model": checkpoint.model_config.to_dict(),
-        "classes": checkpoint.classes.to_dict(),
-        "preprocess": checkpoint.spec.to_dict(),
-        "preprocess_sha256": checkpoint.spec.sha256,
-        "graphs": {
-            "fp32": {
-                **_GRAPH_NAMES,
-                "dialect": "fp32",
-                "precision": "fp32",
-                "opset": graphs.opset,
-            }
-        },
-        "default_graphs": {"cpu": "fp32"},
-        "files": {
-            name: {"sha256": sha256_hex(data), "bytes": len(data)} for name, data in files.items()
-        },
-        "calibration": {
-            "patient": fitted.patient.to_dict(),
-            "eye": fitted.eye.to_dict() if fitted.eyes else None,
-            "fitted_on": fitted.fitted_on,
-            "patients": fitted.patients,
-        },
-        "operating_points": fitted.points.to_dict(),
-        "training_data": {
-            "notes": list(plan.notes),
-            "init_weights_sha256": checkpoint.provenance.get("init_weights_sha256"),
-            **{
-                key: checkpoint.training.get(key)
-                for key in (
-                    "data_layout",
-                    "patients",
-                    "positives_in_train",
-                    "ungradable_photographs",
-                )
-            },
-        },
-        "metrics": {"evaluations": [dict(report) for report in plan.evaluations]},
-        "parity": parity.to_dict(),
-        "tools": {
-            "fundus_edge": __version__,
-            **{name: version(name) for name in ("torch", "onnx", "onnxscript", "onnxruntime")},
-        },
-        "licence": {
-            "weights": "research use only; the terms of the training data apply",
-            "golden_pictures": "CC0",
-        },
-        "intended_use": INTENDED_USE,
-        "not_a_medical_device": True,
-    }
-
-
 def _place(files: Mapping[str, bytes], out: Path, keys: TrustedKeys) -> Bundle:
     try:
         made = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
@@ -269,13 +174,26 @@ def _place(files: Mapping[str, bytes], out: Path, keys: TrustedKeys) -> Bundle:
             target.write_bytes(data)
         # the runtime has the last word on what it is given
         bundle = Bundle.open(made, trusted_keys=keys, require_trust=False)
-        require_golden(bundle)
+        _require_golden_answers(bundle)
         _swap(made, out)
     except OSError as error:
         raise ExportError(f"{out} cannot be written: {error}; nothing was left behind") from error
     finally:
         shutil.rmtree(made, ignore_errors=True)
     return replace(bundle, path=out)
+
+
+def _require_golden_answers(bundle: Bundle) -> None:
+    """Screen the golden pairs with every form, from the files, as a robot's CPU would."""
+    point = bundle.manifest.operating_points.get()
+    for graphs in bundle.manifest.graphs.values():
+        backend, _ = open_on_cpu(
+            *bundle.graph_bytes(graphs),
+            size=bundle.manifest.spec.size,
+            class_count=len(bundle.manifest.classes),
+        )
+        with Screener(bundle, backend, graphs, point) as screener:
+            require_golden(bundle, screener)
 
 
 def _swap(made: Path, out: Path) -> None:

@@ -1,18 +1,23 @@
 """The bundle's golden pairs: does this machine answer as the validated model did?
 
-A bundle may carry pictures with the answers of the PyTorch model. Running them proves decoder,
-preprocessing, engine and calibration of this machine together. Processors round differently, so
-probabilities are compared within the tolerance that the bundle states, and decisions wherever the
-recorded probability is further from its threshold than that.
+A bundle carries pictures, and in `golden/answers.json` the logits that each of its forms gives
+them. Running them proves decoder, preprocessing, engine and calibration of this machine together.
+Processors round differently, so probabilities are compared within the tolerance that the bundle
+states for the form, and decisions wherever the recorded probability is further from its threshold
+than that.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from fundus_runtime.bundle import Bundle
+from fundus_runtime.calibration import Calibration
 from fundus_runtime.errors import BundleError
 from fundus_runtime.result import ExamResult
 from fundus_runtime.screener import Screener
@@ -29,17 +34,30 @@ class GoldenReport:
         largest_difference: of any probability of a patient or an eye.
         tolerance: what the bundle allows.
         wrong: file names of the left eyes of pairs that were answered otherwise.
+        graphs: the form of the model that ran.
     """
 
     pairs: int
     largest_difference: float
     tolerance: float
     wrong: tuple[str, ...]
+    graphs: str = ""
 
     @property
     def passed(self) -> bool:
         """Whether every pair was answered as recorded."""
         return not self.wrong
+
+
+@dataclass(frozen=True)
+class _GoldenPair:
+    """One pair's files, and the calibrated probabilities that must come out, by letter."""
+
+    left: str
+    right: str
+    probabilities: Mapping[str, float]
+    left_probabilities: Mapping[str, float]
+    right_probabilities: Mapping[str, float]
 
 
 def check_golden(
@@ -57,54 +75,92 @@ def check_golden(
         What came out, or None where the bundle carries no golden pairs.
 
     Raises:
-        BundleError: the manifest's `golden` is malformed.
+        BundleError: the golden answers are malformed, or hold none of the form that runs.
         EngineError: the engine is missing or failed.
     """
-    golden = bundle.manifest.reported.get("golden")
-    if golden is None:
+    if bundle.manifest.reported.get("golden") is None:
         return None
     if screener is not None:
-        return _screened(bundle, golden, screener)
+        return _check(bundle, screener)
     with Screener.open(bundle, threads=threads) as opened:
-        return _screened(bundle, golden, opened)
+        return _check(bundle, opened)
 
 
-def _screened(bundle: Bundle, golden: Mapping[str, Any], screener: Screener) -> GoldenReport:
+def _check(bundle: Bundle, screener: Screener) -> GoldenReport:
+    name = screener.engine.graphs
+    tolerance, pairs = _recorded(bundle, screener)
     largest, wrong = 0.0, []
+    for pair in pairs:
+        result = screener.screen_files(bundle.file(pair.left), bundle.file(pair.right))
+        difference = max(_differences(pair, result))
+        largest = max(largest, difference)
+        if not difference <= tolerance or _decides_otherwise(pair, result, tolerance):
+            wrong.append(pair.left)
+    return GoldenReport(len(pairs), largest, tolerance, tuple(wrong), name)
+
+
+def _recorded(bundle: Bundle, screener: Screener) -> tuple[float, list[_GoldenPair]]:
+    """The tolerance and the expected answers of the form that the screener runs."""
+    name = screener.engine.graphs
     try:
-        tolerance, pairs = float(golden["probability_tolerance"]), list(golden["pairs"])
+        file = bundle.file(bundle.manifest.reported["golden"]["answers"])
+        values = json.loads(file.read_bytes())
+        if name not in values["answers"]:
+            raise BundleError(
+                f"{bundle.path}: the golden answers are those of {sorted(values['answers'])}, none "
+                f"of {name!r}; export the bundle again"
+            )
+        answers = values["answers"][name]
+        pairs = list(_pairs(values["pairs"], answers, screener))
         if not pairs:
             raise ValueError("there is none")
-        for pair in pairs:
-            left, right = bundle.file(pair["left"]), bundle.file(pair["right"])
-            result = screener.screen_files(left, right)
-            difference = max(_differences(pair, result))
-            largest = max(largest, difference)
-            if not difference <= tolerance or _decides_otherwise(pair, result, tolerance):
-                wrong.append(str(pair["left"]))
-    except (KeyError, TypeError, ValueError) as error:
+        return float(answers["probability_tolerance"]), pairs
+    except (OSError, KeyError, TypeError, ValueError) as error:
         raise BundleError(
-            f"{bundle.path}: the manifest's golden pairs are malformed ({error!r}); "
+            f"{bundle.path}: the bundle's golden answers are malformed ({error!r}); "
             "export the bundle again"
         ) from error
-    return GoldenReport(len(pairs), largest, tolerance, tuple(wrong))
 
 
-def _differences(pair: Mapping[str, Any], result: ExamResult) -> Iterator[float]:
+def _pairs(
+    files: Sequence[Mapping[str, str]], answers: Mapping[str, Any], screener: Screener
+) -> Iterator[_GoldenPair]:
+    eye = screener.eye_calibration
+    rows = zip(
+        files, answers["logits"], answers["left_logits"], answers["right_logits"], strict=True
+    )
+    for pair, patient, left, right in rows:
+        yield _GoldenPair(
+            str(pair["left"]),
+            str(pair["right"]),
+            _probabilities(screener.calibration, patient),
+            {} if eye is None else _probabilities(eye, left),
+            {} if eye is None else _probabilities(eye, right),
+        )
+
+
+def _probabilities(calibration: Calibration, logits: Sequence[float]) -> dict[str, float]:
+    row = np.asarray(logits, np.float32)
+    if row.shape != (len(calibration.letters),) or not np.isfinite(row).all():
+        raise ValueError(f"{logits!r} are no logits of {len(calibration.letters)} classes")
+    values = calibration.apply(row).tolist()
+    return dict(zip(calibration.letters, values, strict=True))
+
+
+def _differences(pair: _GoldenPair, result: ExamResult) -> Iterator[float]:
     """Of every recorded probability; 1, the largest there is, where the exam did not answer."""
     for recorded, came in (
-        (pair["probabilities"], {k: d.probability for k, d in result.decisions.items()}),
-        (pair["left_probabilities"], result.left.probabilities),
-        (pair["right_probabilities"], result.right.probabilities),
+        (pair.probabilities, result.probabilities),
+        (pair.left_probabilities, result.left.probabilities),
+        (pair.right_probabilities, result.right.probabilities),
     ):
         for letter, probability in recorded.items():
             yield abs(came[letter] - probability) if letter in came else 1.0
 
 
-def _decides_otherwise(pair: Mapping[str, Any], result: ExamResult, tolerance: float) -> bool:
-    recorded = pair["probabilities"]
+def _decides_otherwise(pair: _GoldenPair, result: ExamResult, tolerance: float) -> bool:
     return any(
-        decision.present != (letter in pair["present"])
+        decision.present != (pair.probabilities[letter] >= decision.threshold)
         for letter, decision in result.decisions.items()
-        if abs(recorded[letter] - decision.threshold) > tolerance
+        if abs(pair.probabilities[letter] - decision.threshold) > tolerance
     )

@@ -53,8 +53,11 @@ _REQUIRED = frozenset(
         "not_a_medical_device",
     }
 )
-_OPTIONAL = frozenset({"created", "model", "training_data", "metrics", "parity", "golden", "tools"})
+_OPTIONAL = frozenset(
+    {"certificates", "created", "model", "training_data", "metrics", "parity", "golden", "tools"}
+)
 _GRAPH_KEYS = {"encoder", "head", "dialect", "precision", "opset"}
+_GRAPH_OPTIONS = {"calibration", "cpu_features"}
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -77,6 +80,10 @@ class GraphPair:
         dialect: which rules the graphs keep.
         precision: what they compute in.
         opset: ONNX operator set.
+        cpu_features: names of `fundus_runtime._native.cpu_features()`, any one of which these
+            graphs need on a CPU; empty where any CPU will do.
+        calibration: of the patient's logits; None for the bundle's own.
+        eye_calibration: of one eye's logits; None for the bundle's own.
     """
 
     name: str
@@ -85,6 +92,9 @@ class GraphPair:
     dialect: str
     precision: str
     opset: int
+    cpu_features: tuple[str, ...] = ()
+    calibration: Calibration | None = None
+    eye_calibration: Calibration | None = None
 
 
 @dataclass(frozen=True)
@@ -121,6 +131,16 @@ class Manifest:
     intended_use: str
     licence: Any
     reported: Mapping[str, Any] = field(default_factory=dict)
+
+    def calibration_of(self, graphs: GraphPair) -> Calibration:
+        """The calibration of these graphs' logits of a patient: their own, or the bundle's."""
+        return self.calibration if graphs.calibration is None else graphs.calibration
+
+    def eye_calibration_of(self, graphs: GraphPair) -> Calibration | None:
+        """The same of one eye's logits; None where these mean nothing."""
+        if self.eye_calibration is None or graphs.eye_calibration is None:
+            return self.eye_calibration
+        return graphs.eye_calibration
 
     def graphs_for(self, kind: str) -> GraphPair:
         """The form of the model for a kind of engine, for example `cpu`.
@@ -160,7 +180,7 @@ def parse_manifest(data: bytes) -> Manifest:
     classes = ClassList.from_dict(values["classes"])
     patient, eye = _calibrations(values["calibration"], classes.letters)
     files = _files(values["files"])
-    graphs = _graphs(values["graphs"], files)
+    graphs = _graphs(values["graphs"], files, classes.letters)
     return Manifest(
         name=_text(values, "name"),
         version=_text(values, "version"),
@@ -299,14 +319,16 @@ def _require_inner_name(name: str) -> None:
         )
 
 
-def _graphs(value: Any, files: Mapping[str, FileRecord]) -> dict[str, GraphPair]:
+def _graphs(
+    value: Any, files: Mapping[str, FileRecord], letters: tuple[str, ...]
+) -> dict[str, GraphPair]:
     graphs = {}
     for name, entry in _object(value, "graphs").items():
         fields = _object(entry, f"graphs[{name!r}]")
-        if set(fields) != _GRAPH_KEYS or type(fields["opset"]) is not int:
+        if set(fields) - _GRAPH_OPTIONS != _GRAPH_KEYS or type(fields["opset"]) is not int:
             raise BundleError(
-                f"graphs[{name!r}] needs exactly the keys {sorted(_GRAPH_KEYS)}, "
-                f"opset a whole number, got {dict(fields)}"
+                f"graphs[{name!r}] needs the keys {sorted(_GRAPH_KEYS)}, opset a whole number, "
+                f"and may have {sorted(_GRAPH_OPTIONS)}, got {sorted(fields)}"
             )
         for part in ("encoder", "head"):
             if fields[part] not in files:
@@ -321,8 +343,23 @@ def _graphs(value: Any, files: Mapping[str, FileRecord]) -> dict[str, GraphPair]
             dialect=_text(fields, "dialect"),
             precision=_text(fields, "precision"),
             opset=fields["opset"],
+            cpu_features=_cpu_features(fields.get("cpu_features", []), name),
+            **_own_calibrations(fields.get("calibration"), letters),
         )
     return graphs
+
+
+def _cpu_features(value: Any, name: str) -> tuple[str, ...]:
+    if not isinstance(value, list) or not all(isinstance(feature, str) for feature in value):
+        raise BundleError(f"graphs[{name!r}]: cpu_features must be a list of names, got {value!r}")
+    return tuple(value)
+
+
+def _own_calibrations(value: Any, letters: tuple[str, ...]) -> dict[str, Calibration | None]:
+    if value is None:
+        return {}
+    patient, eye = _calibrations(value, letters)
+    return {"calibration": patient, "eye_calibration": eye}
 
 
 def _default_graphs(value: Any, graphs: Mapping[str, GraphPair]) -> dict[str, str]:

@@ -21,6 +21,7 @@ from fundus_runtime.bundle import Bundle
 from fundus_runtime.calibration import Calibration, OperatingPoint
 from fundus_runtime.certificate import CertificateSummary, certificate_of
 from fundus_runtime.errors import UsageError
+from fundus_runtime.graph_choice import graphs_for_cpu
 from fundus_runtime.labels import EYES, Eye
 from fundus_runtime.manifest import GraphPair, Manifest
 from fundus_runtime.outcome import decide
@@ -44,11 +45,19 @@ class Screener:
     """Screens exams with one bundle on one engine; use `open`, and close it after use."""
 
     def __init__(
-        self, bundle: Bundle, backend: Backend, graphs: GraphPair, point: OperatingPoint
+        self,
+        bundle: Bundle,
+        backend: Backend,
+        graphs: GraphPair,
+        point: OperatingPoint,
+        *,
+        degraded_reason: str | None = None,
     ) -> None:
         self._backend = backend
         self._manifest = bundle.manifest
         self._point = point
+        self._calibration = bundle.manifest.calibration_of(graphs)
+        self._eye_calibration = bundle.manifest.eye_calibration_of(graphs)
         self._engine = EngineIdentity(
             backend=backend.name,
             provider=backend.provider,
@@ -56,6 +65,8 @@ class Screener:
             graphs=graphs.name,
             dialect=graphs.dialect,
             precision=graphs.precision,
+            degraded=degraded_reason is not None,
+            degraded_reason=degraded_reason,
         )
         self._identity = _identity_of(bundle, graphs)
         self._certificate = certificate_of(
@@ -88,9 +99,9 @@ class Screener:
             raise UsageError(f"there is no backend {backend!r}; there is {', '.join(BACKENDS)}")
         opened = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
         point = opened.manifest.operating_points.get(operating_point)
-        graphs = opened.manifest.graphs_for("cpu")
+        graphs, degraded_reason = graphs_for_cpu(opened.manifest)
         engine = _open_onnxruntime(opened, graphs, threads)
-        screener = cls(opened, engine, graphs, point)
+        screener = cls(opened, engine, graphs, point, degraded_reason=degraded_reason)
         screener._warm_up()
         return screener
 
@@ -113,6 +124,16 @@ class Screener:
     def bundle(self) -> BundleIdentity:
         """Which model it is."""
         return self._identity
+
+    @property
+    def calibration(self) -> Calibration:
+        """What turns the patient's logits into probabilities."""
+        return self._calibration
+
+    @property
+    def eye_calibration(self) -> Calibration | None:
+        """The same of one eye's logits; None where these mean nothing."""
+        return self._eye_calibration
 
     @property
     def certificate(self) -> CertificateSummary:
@@ -204,7 +225,7 @@ class Screener:
         return self._result(
             left=self._eye_result(left, encoded, by_eye),
             right=self._eye_result(right, encoded, by_eye),
-            probabilities=self._probabilities(self._manifest.calibration, logits, 0),
+            probabilities=self._probabilities(self._calibration, logits, 0),
             warnings=(*left.warnings, *right.warnings, *_same_photograph_warning(left, right)),
             time_ms=time_ms,
         )
@@ -240,7 +261,7 @@ class Screener:
         self, prepared: PreparedEye, encoded: EncodedEyes | None, rows: Mapping[Eye, int]
     ) -> EyeResult:
         probabilities: dict[str, float] = {}
-        calibration = self._manifest.eye_calibration
+        calibration = self._eye_calibration
         if encoded is not None and prepared.eye in rows and calibration is not None:
             probabilities = self._probabilities(calibration, encoded.logits, rows[prepared.eye])
         return EyeResult(

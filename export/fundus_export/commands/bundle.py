@@ -1,7 +1,10 @@
 """`fundus-export bundle`: make of a calibrated checkpoint the bundle that a robot receives.
 
-The graphs are compared with the PyTorch model before anything is written: on the checkpoint's own
-validation patients when --data is given, else on the golden pairs.
+The FP32 graphs are compared with the PyTorch model before anything is written: on the checkpoint's
+own validation patients when --data is given, else on the golden pairs. INT8 is calibrated on the
+photographs of --calibration, or of the checkpoint's training patients in --data. With --data, every
+form but fp32 is certified on the validation patients, and INT8 is raised to higher precision layer
+by layer until it decides as the PyTorch model does.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ from fundus_training.commands.inputs import load_matching_records, part_of_recor
 if TYPE_CHECKING:
     from fundus_export.bundle_writer import PreparedPairs
     from fundus_export.signing import SigningKey
+    from fundus_runtime.bundle import Bundle
     from fundus_training.checkpoint import Checkpoint
 
 __all__ = ["add_parser", "run"]
@@ -36,8 +40,21 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument("--checkpoint", type=Path, required=True, metavar="FILE")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="bundle's folder")
-    parser.add_argument("--precision", choices=("fp32",), default="fp32")
-    parser.add_argument("--data", type=Path, metavar="DIR", help="compare on real pairs of DIR")
+    parser.add_argument("--precision", choices=("fp32", "fp16", "int8"), default="fp32")
+    parser.add_argument(
+        "--dialect",
+        action="append",
+        default=[],
+        choices=("fp32", "fp16", "int8-cpu", "int8-trt", "int8-trt8"),
+        help="carry this form instead of those of --precision; repeatable",
+    )
+    _add_calibration(parser)
+    parser.add_argument(
+        "--data", type=Path, metavar="DIR", help="compare and certify on real pairs of DIR"
+    )
+    parser.add_argument(
+        "--limits", type=Path, metavar="JSON", help="other limits of the certificates, by name"
+    )
     parser.add_argument(
         "--pairs",
         type=positive_int,
@@ -69,6 +86,39 @@ def add_parser(subparsers: Any) -> None:
     parser.set_defaults(run=run)
 
 
+def _add_calibration(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("calibration of INT8")
+    group.add_argument(
+        "--calibration", type=Path, metavar="DIR", help="folder of photographs to calibrate on"
+    )
+    group.add_argument(
+        "--method",
+        choices=("minmax", "percentile"),
+        default="minmax",
+        help="how ranges are chosen (default: %(default)s)",
+    )
+    group.add_argument(
+        "--percentile",
+        type=float,
+        default=99.99,
+        metavar="P",
+        help="of --method percentile (default: %(default)s)",
+    )
+    group.add_argument(
+        "--calibration-limit",
+        type=positive_int,
+        default=256,
+        metavar="N",
+        help="photographs to use at most (default: %(default)s)",
+    )
+    group.add_argument(
+        "--recipe",
+        type=Path,
+        metavar="JSON",
+        help="a bundle's graphs/recipe.json, to repeat its calibration and raised layers instead",
+    )
+
+
 def run(args: argparse.Namespace) -> int:
     """Write the bundle and print what it is.
 
@@ -76,6 +126,7 @@ def run(args: argparse.Namespace) -> int:
         FundusError: the checkpoint, the data or the folder cannot be used; nothing was written.
     """
     from fundus_export.bundle_writer import BundlePlan, write_bundle
+    from fundus_export.commands.form_inputs import form_plan
     from fundus_training.checkpoint import load_checkpoint
 
     key = None if args.sign_with is None else open_key(args.sign_with, args.passphrase_env)
@@ -88,6 +139,7 @@ def run(args: argparse.Namespace) -> int:
         pairs=None if args.data is None else _real_pairs(args, checkpoint),
         evaluations=[_report(path, args.checkpoint) for path in args.evaluation],
         notes=args.note,
+        forms=form_plan(args, checkpoint),
     )
     bundle = write_bundle(plan, args.out, force=args.force, key=key)
     parity = bundle.manifest.reported["parity"]
@@ -98,8 +150,27 @@ def run(args: argparse.Namespace) -> int:
         f"graphs and PyTorch differ by at most {parity['largest_probability_difference']:.1e} in a "
         f"probability over {parity['pairs']} pairs ({parity['source']})"
     )
+    print(_certificates_in_words(bundle, args.out))
     print(_signature_in_words(args.out, key))
     return 0
+
+
+def _certificates_in_words(bundle: Bundle, out: Path) -> str:
+    """What each form's certificate says, and how to get one."""
+    from fundus_runtime.certificate import certificate_of
+
+    point = bundle.manifest.operating_points.default
+    lines = []
+    for name, graphs in bundle.manifest.graphs.items():
+        size_mb = sum(bundle.manifest.files[file].bytes for file in (graphs.encoder, graphs.head))
+        statement = certificate_of(bundle.manifest, graphs, point).statement
+        lines.append(f"  {name:<9} {size_mb / 1e6:6.1f} MB  {statement}")
+    if not bundle.manifest.reported.get("certificates"):
+        lines.append(
+            "  certify it on validation patients: "
+            f"fundus-export certify {shlex.quote(str(out))} --checkpoint FILE --data DIR"
+        )
+    return "\n".join(lines)
 
 
 def _signature_in_words(out: Path, key: SigningKey | None) -> str:

@@ -13,9 +13,9 @@ from fundus_runtime.plans import GRAPHS
 if TYPE_CHECKING:
     from fundus_export.dialect_check import Finding
 
-__all__ = ["require_dialect"]
+__all__ = ["RECIPE_NAME", "require_dialect"]
 
-_RECIPE = "graphs/recipe.json"
+RECIPE_NAME = "graphs/recipe.json"
 _LARGEST = 2  # place in the recipe's list of a tensor: low, high, largest, means
 _SHOWN = 8
 
@@ -50,16 +50,16 @@ def _largest_seen(bundle: Bundle) -> dict[str, dict[str, float]]:
     Read from the recipe's JSON as it is: its own reader belongs to the quantiser, which needs an
     engine and a training framework that a robot lacks.
     """
-    if _RECIPE not in bundle.manifest.files:
+    if RECIPE_NAME not in bundle.manifest.files:
         return {}
     try:
-        values: dict[str, Any] = json.loads(bundle.file(_RECIPE).read_bytes())
+        values: dict[str, Any] = json.loads(bundle.file(RECIPE_NAME).read_bytes())
         return {
             graph: {name: float(found[_LARGEST]) for name, found in tensors.items()}
             for graph, tensors in values["ranges"].items()
         }
     except (OSError, ValueError, TypeError, KeyError, AttributeError, IndexError) as error:
         raise ExportError(
-            f"{bundle.path}/{_RECIPE} is no recipe ({type(error).__name__}: {error}); export the "
-            "bundle again"
+            f"{bundle.path}/{RECIPE_NAME} is no recipe ({type(error).__name__}: {error}); "
+            "export the bundle again"
         ) from error

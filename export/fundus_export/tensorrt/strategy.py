@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from fundus_export.errors import ExportError
+from fundus_export.tensorrt.dialect import RECIPE_NAME
 from fundus_export.tensorrt.features import Features
 from fundus_export.tensorrt.options import Precision
 from fundus_runtime.bundle import Bundle
@@ -134,9 +135,11 @@ def dialect_of(bundle: Bundle, strategy: Strategy) -> GraphPair:
 def _make_command(bundle: Bundle, strategy: Strategy) -> str:
     if _CHECKPOINT not in bundle.manifest.files:
         return "it carries no checkpoint to make one from: ask for a bundle with this dialect"
-    words = ["fundus-export", "bundle", "--checkpoint", str(bundle.path / _CHECKPOINT)]
-    precision = "fp32" if strategy.precision == "tf32" else strategy.precision
-    words += ["--out", f"{bundle.path}-{strategy.dialect}", "--precision", precision]
-    if precision == "int8":
+    checkpoint, recipe = bundle.path / _CHECKPOINT, bundle.path / RECIPE_NAME
+    words = ["fundus-export", "bundle", "--checkpoint", str(checkpoint)]
+    words += ["--out", f"{bundle.path}-{strategy.dialect}", "--dialect", strategy.dialect]
+    if RECIPE_NAME in bundle.manifest.files:
+        words += ["--recipe", str(recipe)]
+    elif strategy.precision == "int8":
         words += ["--calibration", "FOLDER_OF_PHOTOGRAPHS"]
     return f"make one with it where torch is installed: {shlex.join(words)}"

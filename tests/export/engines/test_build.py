@@ -11,8 +11,10 @@ from typing import Any
 import onnx
 import pytest
 
+from fundus_export.commands import export
 from fundus_export.errors import ExportError
 from fundus_export.tensorrt.builder import build_engine
+from fundus_export.tensorrt.dialect import RECIPE_NAME
 from fundus_export.tensorrt.machine import Machine, alone_on
 from fundus_export.tensorrt.options import EngineOptions
 from fundus_export.tensorrt.report import EngineReport
@@ -400,8 +402,37 @@ def test_a_bundle_without_the_dialect_names_what_it_has_and_how_to_make_it(
     with pytest.raises(ExportError, match="is built from the dialect int8-trt8") as refused:
         build(bundle, machine("8.6.1"))
     assert f"bundle {bundle.path} has fp32, int8-trt" in str(refused.value)
-    command = f"fundus-export bundle --checkpoint {bundle.path}/checkpoint.safetensors"
-    assert command in str(refused.value)
+    words = str(refused.value).partition("where torch is installed: ")[2].split()
+    args = export.build_parser().parse_args(words[1:])
+    assert (args.checkpoint, args.dialect) == (
+        bundle.path / "checkpoint.safetensors",
+        ["int8-trt8"],
+    )
+    assert args.calibration == Path("FOLDER_OF_PHOTOGRAPHS")
+
+
+def test_a_bundle_with_a_recipe_needs_no_photographs(
+    make_tiny: Callable[..., Bundle], machine: MakeMachine
+) -> None:
+    recipe = {"ranges": {"encoder": {}, "head": {}}}
+    bundle = make_tiny(
+        "fp32", change=lambda files: files.update({RECIPE_NAME: json.dumps(recipe).encode()})
+    )
+    with pytest.raises(ExportError, match="is built from the dialect int8-trt,") as refused:
+        build(bundle, machine("10.3.0"))
+
+    words = str(refused.value).partition("where torch is installed: ")[2].split()
+    args = export.build_parser().parse_args(words[1:])
+    assert (args.recipe, args.calibration) == (bundle.path / RECIPE_NAME, None)
+
+
+def test_a_recipe_that_is_none_is_an_error(
+    make_tiny: Callable[..., Bundle], machine: MakeMachine
+) -> None:
+    bundle = make_tiny("fp32", change=lambda files: files.update({RECIPE_NAME: b"{}"}))
+
+    with pytest.raises(ExportError, match=r"recipe\.json is no recipe \(KeyError"):
+        build(bundle, machine("10.3.0"), "fp32")
 
 
 def test_a_bundle_without_a_checkpoint_offers_no_command(

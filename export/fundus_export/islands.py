@@ -137,9 +137,8 @@ def _below(view: GraphView, island: Collection[str]) -> set[str]:
 
 
 def _lies_within(node: NodeProto, below: Collection[str]) -> bool:
-    """Whether it stands between parts of an island, or makes the products of a sum: they overflow
-    before the sum does.
-    """
+    """Whether it stands between parts of an island or makes the terms of its sums."""
+    # terms that are products overflow before their sum does
     return node.name in below or node.op_type == "Mul"
 
 

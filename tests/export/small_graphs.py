@@ -178,7 +178,7 @@ def bottleneck(*, channels: int = 16, side: int = 32) -> onnx.ModelProto:
     return _classified(net, net.op("Relu", added, name="z"), wide)
 
 
-def linear_bottleneck(*, channels: int = 16, side: int = 16) -> onnx.ModelProto:
+def linear_bottleneck(*, channels: int = 16, side: int = 32) -> onnx.ModelProto:
     """Two of MobileNetV2's blocks: no activation between a block's answer and the next."""
     net = Net(image=["batch", channels, side, side])
     x = net.conv("image", "project0", (channels, channels, 1, 1))

@@ -126,7 +126,7 @@ def test_a_graph_of_another_operator_set_is_refused() -> None:
         with_opset(model, 17)
     model = basic_block()
     model.opset_import.append(onnx.helper.make_opsetid("com.microsoft", 1))
-    with pytest.raises(ExportError, match="com.microsoft"):
+    with pytest.raises(ExportError, match="microsoft"):
         with_opset(model, SOURCE_OPSET)
 
 

@@ -178,10 +178,8 @@ def test_both_affinities_of_the_models_module_are_sampled() -> None:
     found = sampled(model)
     assert sum(node.op_type == "GatherND" for node in found.graph.node) == 4
     # as behind a ReLU
-    values = {
-        eye: drawn(2, CHANNELS, 7, 7, seed=seed) for seed, eye in enumerate(("left", "right"))
-    }
-    values = {eye: np.maximum(value, 0) for eye, value in values.items()}
+    left, right = (np.maximum(drawn(2, CHANNELS, 7, 7, seed=seed), 0) for seed in (0, 1))
+    values = {"left": left, "right": right}
     expected: dict[str, Any] = run(model, values)
     for name, value in run(found, values).items():
         np.testing.assert_allclose(value, expected[name], atol=3e-3 * np.ptp(left))

@@ -1,8 +1,11 @@
 """Encoder and head of a DMS-Net as two ONNX graphs with dynamic batch and inline weights.
 
-encoder: ``image`` N x 3 x S x S -> ``features`` N x C/2 x H x W, ``eye_logits`` N x K.
+encoder: ``image`` N x 3 x S x S -> ``features`` N x C/2 x H x W, ``eye_logits`` N x K; without the
+auxiliary head there are no ``eye_logits``. A model that treats the eyes differently has one encoder
+for both all the same, with the input ``is_left`` N, 1 or 0, beside ``image``.
 head: ``features_left``, ``features_right``, ``left_present`` N, ``right_present`` N -> ``logits``
-N x K. All FP32; batch norms are folded; the opset is the one that was asked for.
+N x K. All FP32; batch norms are folded and nothing constant is computed; the opset is the one that
+was asked for.
 """
 
 from __future__ import annotations
@@ -13,7 +16,6 @@ import logging
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import onnx
 import torch
@@ -21,6 +23,7 @@ from onnx import checker
 from torch import Tensor, nn
 
 from fundus_export.errors import ExportError
+from fundus_export.opsets import SOURCE_OPSET, require_opset, with_opset
 from fundus_runtime.backends.protocol import (
     ENCODER_INPUTS,
     ENCODER_OUTPUTS,
@@ -31,7 +34,7 @@ from fundus_training.models import DMSNet, folded_copy
 
 __all__ = ["OPSET", "GraphBytes", "export_graphs"]
 
-OPSET = 18
+OPSET = SOURCE_OPSET
 
 
 @dataclass(frozen=True)
@@ -50,14 +53,18 @@ class GraphBytes:
 
 
 class _Encoder(nn.Module):
+    """One encoder for both eyes, which `is_left` tells apart where the model does."""
+
     def __init__(self, model: DMSNet) -> None:
         super().__init__()
         self.model = model
 
-    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        features, logits = self.model.encode(image)
-        assert logits is not None  # export_graphs has checked it
-        return features, logits
+    def forward(self, image: Tensor, is_left: Tensor | None = None) -> tuple[Tensor, ...]:
+        if is_left is None:
+            encoded = self.model.encode(image)
+        else:
+            encoded = self.model.encode_each(image, is_left)
+        return tuple(values for values in encoded if values is not None)
 
 
 class _Head(nn.Module):
@@ -76,13 +83,13 @@ def export_graphs(model: DMSNet, *, opset: int = OPSET) -> GraphBytes:
 
     Args:
         model: in any mode; it is left as it is.
-        opset: ONNX operator set of both graphs.
+        opset: ONNX operator set of both graphs, one of `opsets.OPSETS`.
 
     Raises:
-        ExportError: the model has no per-eye outputs or an encoder for each eye, or the exporter
-            wrote something else than what was asked for.
+        ExportError: graphs are not written in that operator set, or torch's exporter wrote
+            something else than what was asked for.
     """
-    _require_exportable(model)
+    require_opset(opset)
     folded = folded_copy(model).cpu()
     # batch 2 while tracing: the exporter takes a batch of 1 for a constant
     image = torch.zeros(2, 3, folded.config.image_size, folded.config.image_size)
@@ -90,23 +97,13 @@ def export_graphs(model: DMSNet, *, opset: int = OPSET) -> GraphBytes:
         2, folded.config.feature_channels, folded.config.grid, folded.config.grid
     )
     present = torch.ones(2)
-    encoder = _graph(_Encoder(folded), (image,), ENCODER_INPUTS, ENCODER_OUTPUTS, opset)
+    shared, described = folded.config.eyes_share_encoder, folded.config.auxiliary_head
+    encoder_inputs = (image,) if shared else (image, present.clone())
+    inputs, outputs = ENCODER_INPUTS[0 if shared else 1], ENCODER_OUTPUTS[0 if described else 1]
+    encoder = _graph(_Encoder(folded), encoder_inputs, inputs, outputs, opset)
     head_inputs = (features, features.clone(), present, present.clone())
     head = _graph(_Head(folded), head_inputs, HEAD_INPUTS, HEAD_OUTPUTS, opset)
     return GraphBytes(encoder, head, opset)
-
-
-def _require_exportable(model: DMSNet) -> None:
-    if not model.config.auxiliary_head:
-        raise ExportError(
-            "the model was trained with auxiliary_head off, but the runtime shows what each eye "
-            "says on its own; train with auxiliary_head on"
-        )
-    if not model.config.eyes_share_encoder:
-        raise ExportError(
-            "the model has another encoder for each eye (osim_weights 'per_eye', or one OSIM left "
-            "out), which is for ablations; a bundle holds one encoder for both eyes"
-        )
 
 
 def _graph(
@@ -116,13 +113,15 @@ def _graph(
     output_names: Sequence[str],
     opset: int,
 ) -> bytes:
+    # Torch's exporter writes 18 when it is asked for 17, without a word: it is asked for 18 alone,
+    # and other sets are made of that by known steps.
     batch = torch.export.Dim("batch")
     with _quiet_exporter():
         program = torch.onnx.export(
             module.eval(),
             inputs,
             dynamo=True,
-            opset_version=opset,
+            opset_version=SOURCE_OPSET,
             input_names=list(input_names),
             output_names=list(output_names),
             dynamic_shapes=tuple({0: batch} for _ in inputs),
@@ -130,8 +129,9 @@ def _graph(
         )
     assert program is not None  # dynamo=True returns the program
     graph = program.model_proto
-    _require_as_asked(graph, input_names, output_names, opset)
     _forget_origin(graph)
+    graph = with_opset(graph, opset)
+    _require_as_asked(graph, input_names, output_names, opset)
     return bytes(graph.SerializeToString(deterministic=True))
 
 
@@ -155,23 +155,17 @@ def _require_as_asked(
     graph: onnx.ModelProto, inputs: Sequence[str], outputs: Sequence[str], opset: int
 ) -> None:
     checker.check_model(graph, full_check=True)
-    versions = {
-        entry.domain: entry.version for entry in graph.opset_import if _is_used(entry, graph)
-    }
+    versions = {entry.domain: entry.version for entry in graph.opset_import}
     if versions != {"": opset}:
         raise ExportError(
-            f"opset {opset} was asked for but torch {torch.__version__} wrote {versions}; "
-            f"use opset {OPSET}"
+            f"opset {opset} was asked for but {versions} was written with torch "
+            f"{torch.__version__}; install the version in constraints.txt"
         )
     names = [[value.name for value in side] for side in (graph.graph.input, graph.graph.output)]
     if names != [list(inputs), list(outputs)]:
         raise ExportError(f"the graph has the inputs and outputs {names}, not {inputs}, {outputs}")
     if any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in graph.graph.initializer):
         raise ExportError("weights lie outside the graph; models above 2 GB cannot be exported")
-
-
-def _is_used(entry: Any, graph: onnx.ModelProto) -> bool:
-    return any(node.domain == entry.domain for node in graph.graph.node)
 
 
 def _forget_origin(graph: onnx.ModelProto) -> None:

@@ -20,6 +20,7 @@ from fundus_export import bundle_writer
 from fundus_export.bundle_writer import BundlePlan, PreparedPairs, write_bundle
 from fundus_export.commands import export
 from fundus_export.errors import ExportError
+from fundus_export.golden import ANSWERS_NAME
 from fundus_export.graphs import GraphBytes
 from fundus_export.model_card import model_card
 from fundus_export.parity import PROBABILITY_LIMIT, Answers, compare
@@ -28,6 +29,7 @@ from fundus_runtime.bundle import Bundle
 from fundus_runtime.canonical import sha256_of_file
 from fundus_runtime.commands import screen
 from fundus_runtime.errors import BundleUntrustedError
+from fundus_runtime.golden import check_golden
 from fundus_runtime.screener import Screener
 from fundus_training.checkpoint import Checkpoint, load_checkpoint
 
@@ -90,35 +92,35 @@ def test_the_bundle_names_no_folder_of_the_machine(bundle_folder: Path, trained:
 
 
 def test_the_runtime_answers_the_golden_pairs_as_recorded(bundle_folder: Path) -> None:
-    bundle = Bundle.open(bundle_folder)
-    golden = bundle.manifest.reported["golden"]
-    assert len(golden["pairs"]) == 8
-    with Screener.open(bundle) as screener:
-        for pair in golden["pairs"]:
-            result = screener.screen_files(bundle.file(pair["left"]), bundle.file(pair["right"]))
-            for letter, decision in result.decisions.items():
-                recorded = pair["probabilities"][letter]
-                # FP32 in another order on the same machine: far inside the tolerance between CPUs
-                assert decision.probability == pytest.approx(recorded, abs=1e-5)
-                assert decision.present == (letter in pair["present"])
-            for eye in (result.left, result.right):
-                recorded = pair[f"{eye.eye}_probabilities"]
-                assert dict(eye.probabilities) == pytest.approx(recorded, abs=1e-5)
+    report = check_golden(Bundle.open(bundle_folder))
+    assert report is not None
+    assert report.passed
+    assert (report.pairs, report.graphs) == (32, "fp32")
+    # FP32 in another order on the same machine: far inside the tolerance between CPUs
+    assert report.largest_difference < 1e-5
 
 
 def test_golden_answers_differ_from_pair_to_pair(bundle_folder: Path) -> None:
-    pairs = Bundle.open(bundle_folder).manifest.reported["golden"]["pairs"]
-    answers = np.array([list(pair["probabilities"].values()) for pair in pairs])
-    assert np.ptp(answers, axis=0).max() > 10 * 1e-3
+    recorded = json.loads((bundle_folder / ANSWERS_NAME).read_bytes())["answers"]["fp32"]
+    calibration = Bundle.open(bundle_folder).manifest.calibration
+    answers = calibration.apply(np.array(recorded["logits"], np.float32))
+    assert np.ptp(answers, axis=0).max() > 10 * recorded["probability_tolerance"]
+
+
+def _another_logit(golden: dict[str, Any]) -> None:
+    golden["answers"]["fp32"]["logits"][3][0] += 0.5
+
+
+def _another_logit_of_the_right_eye(golden: dict[str, Any]) -> None:
+    golden["answers"]["fp32"]["right_logits"][3][3] += 0.5
+
+
+def _another_picture(golden: dict[str, Any]) -> None:
+    golden["pairs"][3]["left"] = golden["pairs"][4]["left"]
 
 
 @pytest.mark.parametrize(
-    "change",
-    [
-        lambda pair: pair["probabilities"].update(N=pair["probabilities"]["N"] + 0.01),
-        lambda pair: pair["right_probabilities"].update(C=0.123),
-        lambda pair: pair.update(left=pair["right"]),
-    ],
+    "change", [_another_logit, _another_logit_of_the_right_eye, _another_picture]
 )
 def test_a_bundle_that_answers_its_golden_pairs_otherwise_is_not_written(
     plan: BundlePlan,
@@ -127,15 +129,16 @@ def test_a_bundle_that_answers_its_golden_pairs_otherwise_is_not_written(
     monkeypatch: pytest.MonkeyPatch,
     change: Callable[[dict[str, Any]], None],
 ) -> None:
-    real = bundle_writer.golden_entry
+    real = bundle_writer.golden_files
 
-    def altered(*arguments: Any) -> dict[str, Any]:
-        entry = real(*arguments)
-        change(entry["pairs"][3])
-        return entry
+    def altered(*arguments: Any) -> dict[str, bytes]:
+        files = real(*arguments)
+        golden = json.loads(files[ANSWERS_NAME])
+        change(golden)
+        return {**files, ANSWERS_NAME: json.dumps(golden).encode()}
 
-    monkeypatch.setattr(bundle_writer, "golden_entry", altered)
-    with pytest.raises(ExportError, match="golden pairs as PyTorch does"):
+    monkeypatch.setattr(bundle_writer, "golden_files", altered)
+    with pytest.raises(ExportError, match="golden pairs as recorded"):
         write_bundle(plan, tmp_path / "tiny")
     assert list(tmp_path.iterdir()) == []
 
@@ -191,7 +194,7 @@ def test_without_real_pairs_the_golden_ones_are_compared(
 ) -> None:
     bundle = write_bundle(plan, tmp_path / "tiny")
     assert bundle.manifest.reported["parity"]["source"] == "golden pairs"
-    assert bundle.manifest.reported["parity"]["pairs"] == 8
+    assert bundle.manifest.reported["parity"]["pairs"] == 32
     assert [path.name for path in tmp_path.iterdir()] == ["tiny"]
 
 

@@ -78,9 +78,14 @@ def test_degradation_is_the_same_for_the_same_seed() -> None:
 def test_golden_files_are_the_same_bytes_every_time(pairs: tuple[GoldenPair, ...]) -> None:
     files = golden_files(pairs)
     assert files == golden_files(golden_pairs())
-    assert sorted(files) == sorted(f"golden/{k:02d}_{eye}.png" for k in range(8) for eye in EYES)
+    assert sorted(files) == sorted(f"golden/{k:02d}_{eye}.png" for k in range(16) for eye in EYES)
     assert len(set(files.values())) == len(files)
-    assert sum(map(len, files.values())) < 3_000_000
+    assert sum(map(len, files.values())) < 4_000_000
+
+
+def test_every_golden_patient_has_another_pair_of_pictures(pairs: tuple[GoldenPair, ...]) -> None:
+    assert len({(pair.left_file, pair.right_file) for pair in pairs}) == len(pairs) == 32
+    assert [pair.left_file for pair in golden_pairs(4)] == [p.left_file for p in pairs[:4]]
 
 
 def test_golden_files_decode_to_the_pictures_that_they_were_made_of(
@@ -89,7 +94,7 @@ def test_golden_files_decode_to_the_pictures_that_they_were_made_of(
     files = golden_files(pairs)
     for pair in pairs:
         for eye in EYES:
-            name = f"golden/{pair.name}_{eye}.png"
+            name = pair.file(eye)
             assert np.array_equal(decode_photograph(files[name], name=name), pair.frame(eye))
 
 
@@ -100,4 +105,4 @@ def test_every_golden_picture_is_gradable_and_shows_the_eye_that_it_says(
         for eye in EYES:
             frame = pair.frame(eye)
             assert preprocess(frame, SPEC).field_of_view.radius_x_px > frame.shape[1] // 3
-            assert _disc_side(frame) == eye, f"pair {pair.name}, {eye}"
+            assert _disc_side(frame) == eye, pair.file(eye)

@@ -140,7 +140,7 @@ MANIFEST_FAULTS = {
         set_in("graphs", "fp32", "head", to="x.onnx"),
         "which `files` does not list",
     ),
-    "graph keys": (drop("graphs", "fp32", "opset"), "needs exactly the keys"),
+    "graph keys": (drop("graphs", "fp32", "opset"), "needs the keys"),
     "default graphs": (
         set_in("default_graphs", "cpu", to="int8"),
         r"'int8', but graphs has \['fp32'\]",

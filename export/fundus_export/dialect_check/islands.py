@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 
+import numpy as np
 from onnx import NodeProto, TensorProto
 
 from fundus_export.dialect_check.pairs import QUANTIZE, origin_of, products
@@ -17,20 +18,23 @@ from fundus_export.half import LARGEST_SAFE
 __all__ = ["islands_around", "with_pairs"]
 
 _FLOAT = TensorProto.FLOAT
+_LARGEST_HALF = 65504.0
 
 
 def islands_around(view: GraphView, largest: Mapping[str, float]) -> frozenset[str]:
     """Nodes that may compute in FP32 since FP16 might not reach as far.
 
     These are nodes that make or read a tensor beyond the safe range, those between them and the
-    next conversion or product, and products that share a factor with one of these.
+    next conversion or product, products that share a factor with one of these, and nodes with a
+    constant that FP16 cannot hold.
 
     Args:
         view: of the graph to check.
         largest: the largest magnitude that a calibration saw, by tensor.
     """
     heads = [name for name, value in largest.items() if value > LARGEST_SAFE]
-    allowed, seen = set(), set(heads)
+    allowed = {called(node) for node in view.nodes if _has_large_constant(view, node)}
+    seen = set(heads)
     weighted = {called(product.node) for product in products(view)}
     while heads:
         name = heads.pop()
@@ -55,6 +59,11 @@ def with_pairs(view: GraphView, nodes: Collection[str]) -> frozenset[str]:
         if pair is not None
     }
     return frozenset({*nodes, *attached})
+
+
+def _has_large_constant(view: GraphView, node: NodeProto) -> bool:
+    values = (view.value(name) for name in node.input if view.element_type(name) == _FLOAT)
+    return any(v is not None and np.abs(v).max(initial=0) > _LARGEST_HALF for v in values)
 
 
 def _neighbours(view: GraphView, name: str) -> Iterator[NodeProto]:

@@ -30,7 +30,6 @@ from fundus_runtime.canonical import sha256_of_file
 from fundus_runtime.commands import screen
 from fundus_runtime.errors import BundleUntrustedError
 from fundus_runtime.golden import check_golden
-from fundus_runtime.screener import Screener
 from fundus_training.checkpoint import Checkpoint, load_checkpoint
 
 

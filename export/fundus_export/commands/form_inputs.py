@@ -62,11 +62,11 @@ def _recipe(args: argparse.Namespace, checkpoint: Checkpoint) -> tuple[Recipe, P
         except OSError as error:
             raise ExportError(f"{args.recipe} cannot be read: {error.strerror}") from error
     method = RangeMethod(args.method, args.percentile)
-    source = export_graphs(build_model(checkpoint))
     with _photographs(args, checkpoint) as folder:
         images = open_calibration_images(
             folder, checkpoint.spec, minimum=method.minimum, limit=args.calibration_limit
         )
+        source = export_graphs(build_model(checkpoint))
         cache = (args.cache_dir or default_cache_dir()) / "ranges"
         recipe = make_recipe(source, images, method, cache_dir=cache)
         return recipe, _probe(images, checkpoint)

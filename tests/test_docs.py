@@ -19,9 +19,18 @@ import pytest
 
 from fundus_runtime import shipped
 from fundus_runtime.commands import arguments, pairs
-from fundus_runtime.manifest import _OPTIONAL, _REQUIRED
+from fundus_runtime.graph_choice import CPU, CPU_WITHOUT_DOT_PRODUCT
+from fundus_runtime.manifest import (
+    _GRAPH_KEYS,
+    _GRAPH_OPTIONS,
+    _OPTIONAL,
+    _REQUIRED,
+    SCHEMA_VERSION,
+)
+from fundus_runtime.plans import PLANS_SCHEMA_VERSION
 from fundus_runtime.preprocess import FieldOfView, PreprocessSpec
-from fundus_runtime.signature import parse_signature
+from fundus_runtime.signature import SIGNATURE_SCHEMA_VERSION, parse_signature
+from fundus_runtime.version import __version__
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -127,7 +136,7 @@ def test_every_option_is_on_its_page() -> None:
         "run.md": options(arguments.build_parser()),
         "export.md": {
             option
-            for name in ("bundle", "check")
+            for name in ("bundle", "certify", "check")
             for option in options(subparser(export.build_parser, name))
         },
         "engines.md": options(subparser(export.build_parser, "engine")),
@@ -239,12 +248,93 @@ def test_table_of_the_csv_has_its_columns_in_order() -> None:
     assert names(DOCS / "run.md", "### A folder of pairs") == expected
 
 
-def test_table_of_the_manifest_has_every_key() -> None:
-    page = (DOCS / "export.md").read_text("utf-8")
-    table = page[page.index("| Manifest key |") : page.index("Unknown keys and a newer schema")]
-    rows = re.findall(r"^\| (`.*?) \|", table, flags=re.MULTILINE)
+def keys_by_need(heading: str) -> dict[str, list[str]]:
+    """Keys of a table of the bundle's format by what its column `Required` says, sorted."""
+    found: dict[str, list[str]] = {"yes": [], "no": []}
+    for row in cells(DOCS / "bundle-format.md", heading):
+        found[row[2]] += re.findall(r"`([^`]+)`", row[0])
+    return {need: sorted(keys) for need, keys in found.items()}
 
-    assert {key for row in rows for key in re.findall(r"`(\w+)`", row)} == _REQUIRED | _OPTIONAL
+
+def test_table_of_the_manifest_has_every_key() -> None:
+    expected = {"yes": sorted(_REQUIRED), "no": sorted(_OPTIONAL)}
+
+    assert keys_by_need("## The manifest") == expected
+
+
+def test_table_of_graphs_has_every_key() -> None:
+    expected = {"yes": sorted(_GRAPH_KEYS), "no": sorted(_GRAPH_OPTIONS)}
+
+    assert keys_by_need("## Graphs") == expected
+
+
+def test_example_of_graphs_is_an_entry() -> None:
+    (example,) = (json.loads(block) for block in blocks(DOCS / "bundle-format.md", "json"))
+
+    assert _GRAPH_KEYS <= set(example) <= _GRAPH_KEYS | _GRAPH_OPTIONS
+
+
+def test_table_of_default_graphs_has_every_kind() -> None:
+    kinds = names(DOCS / "bundle-format.md", "### Default graphs")
+
+    assert kinds == [CPU, CPU_WITHOUT_DOT_PRODUCT]
+
+
+def test_table_of_the_recipe_has_every_key() -> None:
+    from fundus_export.quantise.recipe import _KEYS
+
+    assert sorted(names(DOCS / "bundle-format.md", "## The recipe")) == sorted(_KEYS)
+
+
+def test_table_of_the_certificate_has_every_key_in_order() -> None:
+    from fundus_export.certificate.certificate import _DERIVED, Certificate
+
+    expected = [*(field.name for field in fields(Certificate)), *_DERIVED]
+    assert names(DOCS / "bundle-format.md", "## Certificates") == expected
+
+
+def test_table_of_golden_tolerances_is_the_exports() -> None:
+    from fundus_export.golden import PROBABILITY_TOLERANCES
+
+    page = (DOCS / "bundle-format.md").read_text("utf-8")
+    table = page[page.index("| Precision | Tolerance |") : page.index("## Certificates")]
+    rows = re.findall(r"^\| `(\w+)` \| ([\d.]+) \|", table, flags=re.MULTILINE)
+
+    assert {name: float(tolerance) for name, tolerance in rows} == PROBABILITY_TOLERANCES
+
+
+def test_table_of_versions_ends_with_this_one() -> None:
+    from fundus_export.quantise.recipe import _SCHEMA_VERSION as RECIPE
+
+    versions = (SCHEMA_VERSION, SIGNATURE_SCHEMA_VERSION, RECIPE, PLANS_SCHEMA_VERSION)
+    minor = ".".join(__version__.split(".")[:2])
+
+    last = cells(DOCS / "bundle-format.md", "## Compatible versions")[-1]
+    assert last == [minor, *map(str, versions)]
+
+
+def test_table_of_dialects_is_the_quantisers() -> None:
+    from fundus_export.opsets import SOURCE_OPSET
+    from fundus_export.quantise.scheme import DIALECTS, INT8_DIALECTS, scheme_of
+
+    table = cells(DOCS / "export.md", "## Dialects")
+
+    assert [row[0].strip("`") for row in table] == list(DIALECTS)
+    assert [int(row[2]) for row in table] == [
+        scheme_of(name).opset if name in INT8_DIALECTS else SOURCE_OPSET for name in DIALECTS
+    ]
+
+
+def test_table_of_precisions_is_what_the_export_carries() -> None:
+    from fundus_export.forms import DIALECTS_OF_PRECISION
+
+    page = (DOCS / "export.md").read_text("utf-8")
+    table = page[page.index("| `--precision` | carries |") : page.index("## How INT8 is made")]
+    rows = re.findall(r"^\| `(fp32|fp16|int8)` \| ([^:|]+)", table, flags=re.MULTILINE)
+
+    assert {
+        precision: tuple(re.findall(r"`([^`]+)`", carried)) for precision, carried in rows
+    } == DIALECTS_OF_PRECISION
 
 
 def test_table_of_rules_is_the_dialect_checkers() -> None:

@@ -25,7 +25,7 @@ __all__ = [
     "TORCH_EXPORTER",
 ]
 
-PROTOCOL = "runtime/fundus_runtime/backends/protocol.py, docs/export.md"
+PROTOCOL = "runtime/fundus_runtime/backends/protocol.py, docs/bundle-format.md"
 PRECISION = "docs/export.md, The dialect checker"
 
 ONNX_CHECKER = "onnx.ai/onnx/api/checker.html, onnx.ai/onnx/api/shape_inference.html"

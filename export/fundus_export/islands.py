@@ -117,7 +117,6 @@ def _joining(view: GraphView, island: Collection[str]) -> set[str]:
         if node.name not in island
         and (
             _shares_pair(view, node, island)
-            or _fuses(view, node, island)
             or (_leads_only_into(view, node, island) and _lies_within(node, below))
         )
     }
@@ -159,14 +158,6 @@ def _shares_pair(view: GraphView, node: NodeProto, island: Collection[str]) -> b
         for name in _readable_through_pairs(view, node)
         for reader, _ in view.readers(name)
     )
-
-
-def _fuses(view: GraphView, node: NodeProto, island: Collection[str]) -> bool:
-    """Whether a convolution ends in an addition of the island, which engines fuse it with."""
-    reader = view.sole_reader(node.output[0])
-    if node.op_type != "Conv" or reader is None or reader.name not in island:
-        return False
-    return reader.op_type == "Add" and not any(map(view.is_constant, reader.input))
 
 
 def _may_read_pairs(view: GraphView, node: NodeProto) -> bool:

@@ -1,7 +1,7 @@
 """Where a typed FP16 graph may stay FP32: around tensors that a calibration saw near FP16's end.
 
 Read off the graph itself and what was measured, so that whoever wrote the graph is not taken at
-their word.
+their word: nodes that hang together in FP32 are an island, and an island needs a reason.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterator, Mapping
 import numpy as np
 from onnx import NodeProto, TensorProto
 
-from fundus_export.dialect_check.pairs import QUANTIZE, origin_of, products
+from fundus_export.dialect_check.pairs import origin_of
 from fundus_export.dialect_check.view import GraphView, called
 from fundus_export.half import LARGEST_SAFE
 
@@ -19,33 +19,31 @@ __all__ = ["islands_around", "with_pairs"]
 
 _FLOAT = TensorProto.FLOAT
 _LARGEST_HALF = 65504.0
+_PRODUCTS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 
 
 def islands_around(view: GraphView, largest: Mapping[str, float]) -> frozenset[str]:
     """Nodes that may compute in FP32 since FP16 might not reach as far.
 
-    These are nodes that make or read a tensor beyond the safe range, those between them and the
-    next conversion or product, products that share a factor with one of these, and nodes with a
-    constant that FP16 cannot hold.
+    The reason of an island is a tensor beyond the safe range or a constant that FP16 cannot hold.
 
     Args:
         view: of the graph to check.
         largest: the largest magnitude that a calibration saw, by tensor.
     """
-    heads = [name for name, value in largest.items() if value > LARGEST_SAFE]
-    allowed = {called(node) for node in view.nodes if _has_large_constant(view, node)}
-    seen = set(heads)
-    weighted = {called(product.node) for product in products(view)}
+    full = [node for node in view.nodes if _is_full(view, node)]
+    touching: dict[str, list[NodeProto]] = {}
+    for node in full:
+        for name in _full_tensors(view, node):
+            touching.setdefault(name, []).append(node)
+    found = {called(node): node for node in full if _has_reason(view, node, largest)}
+    heads = list(found.values())
     while heads:
-        name = heads.pop()
-        for node in _neighbours(view, name):
-            allowed.add(called(node))
-            if called(node) in weighted:
-                continue
-            reached = set(_full_tensors(view, node)) - seen
-            seen |= reached
-            heads += sorted(reached)
-    return frozenset(allowed | set(_sharing(view, allowed)))
+        for name in _full_tensors(view, heads.pop()):
+            joining = [node for node in touching[name] if called(node) not in found]
+            found.update((called(node), node) for node in joining)
+            heads += joining
+    return frozenset(found)
 
 
 def with_pairs(view: GraphView, nodes: Collection[str]) -> frozenset[str]:
@@ -61,39 +59,26 @@ def with_pairs(view: GraphView, nodes: Collection[str]) -> frozenset[str]:
     return frozenset({*nodes, *attached})
 
 
-def _has_large_constant(view: GraphView, node: NodeProto) -> bool:
-    values = (view.value(name) for name in node.input if view.element_type(name) == _FLOAT)
-    return any(v is not None and np.abs(v).max(initial=0) > _LARGEST_HALF for v in values)
-
-
-def _neighbours(view: GraphView, name: str) -> Iterator[NodeProto]:
-    """Who makes and reads a tensor, through its pair as well, conversions left out."""
-    made = view.producer(name)
-    readers = [reader for reader, _ in view.readers(name)]
-    for reader in [reader for reader in readers if reader.op_type == QUANTIZE]:
-        for dequantize, _ in view.readers(reader.output[0]):
-            readers += [node for node, _ in view.readers(dequantize.output[0])]
-    for node in (*([] if made is None else [made]), *readers):
-        if node.op_type not in ("Cast", QUANTIZE):
-            yield node
+def _is_full(view: GraphView, node: NodeProto) -> bool:
+    """Whether a node computes in FP32; conversions compute nothing and end an island."""
+    return node.op_type != "Cast" and any(True for _ in _full_tensors(view, node))
 
 
 def _full_tensors(view: GraphView, node: NodeProto) -> Iterator[str]:
-    """FP32 tensors that a node makes or reads, before their pairs."""
-    for name in filter(None, (*node.input, *node.output)):
-        tensor = origin_of(view, name).tensor
-        if not view.is_constant(tensor) and view.element_type(tensor) == _FLOAT:
-            yield tensor
+    """FP32 tensors that tie a node to others: what it makes and reads, its weight included."""
+    for index, name in (*((-1, name) for name in node.output), *enumerate(node.input)):
+        is_weight = node.op_type in _PRODUCTS and index == 1
+        if view.element_type(name) == _FLOAT and (is_weight or not view.is_constant(name)):
+            yield name
+            # the other side of a pair
+            yield origin_of(view, name).tensor
 
 
-def _sharing(view: GraphView, allowed: Collection[str]) -> Iterator[str]:
-    """Products that read a factor of an allowed product's."""
-    factors = {
-        name
-        for product in products(view)
-        if called(product.node) in allowed
-        for name in product.node.input[:2]
-    }
-    for product in products(view):
-        if factors.intersection(product.node.input[:2]):
-            yield called(product.node)
+def _has_reason(view: GraphView, node: NodeProto, largest: Mapping[str, float]) -> bool:
+    seen = max((largest.get(name, 0.0) for name in _full_tensors(view, node)), default=0.0)
+    return seen > LARGEST_SAFE or any(_is_large(view, name) for name in node.input)
+
+
+def _is_large(view: GraphView, name: str) -> bool:
+    value = view.value(name) if view.element_type(name) == _FLOAT else None
+    return value is not None and float(np.abs(value).max(initial=0)) > _LARGEST_HALF

@@ -8,6 +8,7 @@ identity branch carries the pair, and the convolution's branch none. Which is th
   too, and both read one shared pair.
 * ResNet's block with a downsampling convolution: either branch, for both end in a convolution. The
   one without the pair is fused.
+* At an island's shore a conversion stands between convolution and addition; the rule is the same.
 * MobileNetV2's linear bottleneck: the block's input, which often is itself what a convolution made,
   one without an activation. That convolution cannot fuse here, since the next one reads it too.
 """
@@ -45,14 +46,16 @@ def residual_of(view: GraphView, node: NodeProto) -> Residual | None:
     """
     if len(node.input) != 2 or not _is_of_one_shape(view, node):
         return None
-    origins = [origin_of(view, name) for name in node.input]
+    origins = [origin_of(view, _before_cast(view, name)) for name in node.input]
     makers = [view.producer(origin.tensor) for origin in origins]
     if any(view.is_constant(origin.tensor) for origin in origins):
         return None
     if not any(maker is not None and maker.op_type == "Conv" for maker in makers):
         return None
     fusable = [
-        _can_fuse(view, origin, maker) for origin, maker in zip(origins, makers, strict=True)
+        # where it is converted, nobody else may read that either
+        view.is_read_by_one(name) and _can_fuse(view, origin, maker)
+        for name, origin, maker in zip(node.input, origins, makers, strict=True)
     ]
     if any(fusable):
         other = origins[fusable.index(True) - 1]
@@ -63,6 +66,12 @@ def residual_of(view: GraphView, node: NodeProto) -> Residual | None:
         if maker is not None and _is_cut(view, origin, maker)
     ]
     return Residual(False, tuple(cut))
+
+
+def _before_cast(view: GraphView, name: str) -> str:
+    """What an island's shore converts, or the tensor itself."""
+    producer = view.producer(name)
+    return producer.input[0] if producer is not None and producer.op_type == "Cast" else name
 
 
 def _is_of_one_shape(view: GraphView, node: NodeProto) -> bool:

@@ -15,11 +15,11 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from fundus_export.errors import ExportError
-from fundus_export.graphs import export_graphs
+from fundus_export.graphs import GraphBytes
 from fundus_export.quantise.feeds import eye_feeds
 from fundus_export.quantise.images import Minimum, open_calibration_images
 from fundus_export.quantise.ranges import RangeMethod, TensorRange, measure_ranges
-from fundus_training.checkpoint import build_model, load_checkpoint
+from fundus_training.checkpoint import load_checkpoint
 
 SHIPPED = Path(__file__).parents[3] / "bundles" / "edge" / "checkpoint.safetensors"
 MINMAX = RangeMethod("minmax")
@@ -256,21 +256,22 @@ def test_what_is_no_range_is_refused(values: tuple[float, float, float]) -> None
         TensorRange(*values)
 
 
-def test_every_tensor_of_the_shipped_encoder_is_measured_on_real_eyes(fundus_data: Path) -> None:
-    checkpoint = load_checkpoint(SHIPPED)
-    graph = export_graphs(build_model(checkpoint)).encoder
+def test_every_tensor_of_the_shipped_encoder_is_measured_on_real_eyes(
+    fundus_data: Path, edge_graphs: GraphBytes
+) -> None:
+    graph = edge_graphs.encoder
     images = open_calibration_images(
         fundus_data / "odir" / "images",
-        checkpoint.spec,
+        load_checkpoint(SHIPPED).spec,
         minimum=Minimum(2, 1),
         limit=4,
         progress=False,
     )
     outputs = _all_outputs(graph)
     ranges = measure_ranges(
-        graph, lambda: eye_feeds(images), sorted(outputs), MINMAX, total=4, progress=False
+        graph, lambda: eye_feeds(graph, images), sorted(outputs), MINMAX, total=4, progress=False
     )
-    found = [_run_all(graph, feed, outputs) for feed in eye_feeds(images)]
+    found = [_run_all(graph, feed, outputs) for feed in eye_feeds(graph, images)]
     assert len(ranges) > 100
     for tensor, one in ranges.items():
         pooled = np.concatenate([values[tensor].ravel() for values in found])

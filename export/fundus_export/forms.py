@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -40,6 +41,8 @@ DIALECTS_OF_PRECISION = {
     "fp16": ("fp16",),
     "int8": ("int8-cpu", "int8-trt", "fp16"),
 }
+_LOG = logging.getLogger(__name__)
+
 _RESAMPLES = 1000
 _LAYER_PAIRS = 24
 
@@ -144,6 +147,8 @@ class _Judge:
             progress=self._progress,
         )
         certificate = self._certificate(dialect, found.graphs, final=True)
+        if found.raised:
+            _LOG.info("%s", found.cost)
         form = Form(dialect, found.graphs, certificate, found.raised, found.looks)
         return form, found.recipe
 

@@ -13,17 +13,20 @@ times, each time at more raised products; it says how often.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
+import onnx
 from tqdm import tqdm
 
 from fundus_export.certificate import Certificate, open_on_cpu
 from fundus_export.errors import ExportError
+from fundus_export.graph_view import GraphView
 from fundus_export.graphs import GraphBytes
 from fundus_export.quantise.dialects import product_names, write_dialect
+from fundus_export.quantise.placement import multiplications, products
 from fundus_export.quantise.recipe import PARTS, Recipe
 from fundus_runtime.backends.protocol import Backend
 from fundus_runtime.labels import EYES
@@ -66,6 +69,7 @@ class SearchResult:
         certificate: of these graphs.
         raised: names of the raised products, by falling gain.
         looks: how many certificates were made.
+        cost: in words, what raising them costs.
     """
 
     graphs: GraphBytes
@@ -73,6 +77,7 @@ class SearchResult:
     certificate: Certificate
     raised: tuple[str, ...]
     looks: int
+    cost: str = ""
 
 
 def raise_until_certified(
@@ -151,9 +156,40 @@ class _Search:
                 found = tried
             else:
                 failed = middle
-        return SearchResult(
-            found.graphs, found.recipe, found.certificate, found.raised, self._looks
+        return replace(found, looks=self._looks, cost=self._cost(found))
+
+    def _cost(self, found: SearchResult) -> str:
+        """What was raised, how much larger the graphs are for it, how much work is done higher."""
+        before = write_dialect(self._source, self._dialect, self._recipe)
+        larger = _bytes(found.graphs) - _bytes(before)
+        share = _share_of_multiplications(
+            self._source,
+            {
+                part: set(found.recipe.raised_in(self._dialect, part))
+                - set(self._recipe.raised_in(self._dialect, part))
+                for part in PARTS
+            },
         )
+        return (
+            f"{self._dialect}: {len(found.raised)} products in higher precision, "
+            f"{', '.join(found.raised)}: {larger / 1e6:+.2f} MB, {share:.1%} of all "
+            f"multiplications; {self._looks} certificates were looked at"
+        )
+
+
+def _bytes(graphs: GraphBytes) -> int:
+    return len(graphs.encoder) + len(graphs.head)
+
+
+def _share_of_multiplications(source: GraphBytes, names: Mapping[str, Collection[str]]) -> float:
+    """What part of the multiplications these products of encoder and head take."""
+    chosen = whole = 0
+    for part in PARTS:
+        view = GraphView(onnx.load_from_string(getattr(source, part)))
+        counts = {node.name: multiplications(view, node) for node in products(view)}
+        whole += sum(counts.values())
+        chosen += sum(counts[name] for name in names[part])
+    return chosen / whole
 
 
 def with_more_raised(recipe: Recipe, dialect: str, raised: Sequence[Product]) -> Recipe:

@@ -177,6 +177,7 @@ def parse_manifest(data: bytes) -> Manifest:
             f"the manifest must state `not_a_medical_device: true`, but states "
             f"{values['not_a_medical_device']!r}; this software is for research only"
         )
+    _object(values.get("certificates", {}), "certificates")
     classes = ClassList.from_dict(values["classes"])
     patient, eye = _calibrations(values["calibration"], classes.letters)
     files = _files(values["files"])
@@ -331,7 +332,7 @@ def _graphs(
                 f"and may have {sorted(_GRAPH_OPTIONS)}, got {sorted(fields)}"
             )
         for part in ("encoder", "head"):
-            if fields[part] not in files:
+            if not isinstance(fields[part], str) or fields[part] not in files:
                 raise BundleError(
                     f"the {part} of graphs[{name!r}] is {fields[part]!r}, which "
                     "`files` does not list; export the bundle again"
@@ -365,7 +366,7 @@ def _own_calibrations(value: Any, letters: tuple[str, ...]) -> dict[str, Calibra
 def _default_graphs(value: Any, graphs: Mapping[str, GraphPair]) -> dict[str, str]:
     defaults = dict(_object(value, "default_graphs"))
     for kind, name in defaults.items():
-        if name not in graphs:
+        if not isinstance(name, str) or name not in graphs:
             raise BundleError(
                 f"default_graphs[{kind!r}] is {name!r}, but graphs has {sorted(graphs)}"
             )

@@ -57,10 +57,7 @@ def form_plan(args: argparse.Namespace, checkpoint: Checkpoint) -> FormPlan:
 def _recipe(args: argparse.Namespace, checkpoint: Checkpoint) -> tuple[Recipe, Probe | None]:
     """Ranges from a recipe or measured now; a repeated recipe is not searched again."""
     if args.recipe is not None:
-        try:
-            return Recipe.from_bytes(args.recipe.read_bytes(), where=str(args.recipe)), None
-        except OSError as error:
-            raise ExportError(f"{args.recipe} cannot be read: {error.strerror}") from error
+        return _repeated(args.recipe, checkpoint), None
     method = RangeMethod(args.method, args.percentile)
     with _photographs(args, checkpoint) as folder:
         images = open_calibration_images(
@@ -70,6 +67,20 @@ def _recipe(args: argparse.Namespace, checkpoint: Checkpoint) -> tuple[Recipe, P
         cache = (args.cache_dir or default_cache_dir()) / "ranges"
         recipe = make_recipe(source, images, method, cache_dir=cache)
         return recipe, _probe(images, checkpoint)
+
+
+def _repeated(path: Path, checkpoint: Checkpoint) -> Recipe:
+    try:
+        recipe = Recipe.from_bytes(path.read_bytes(), where=str(path))
+    except OSError as error:
+        raise ExportError(f"{path} cannot be read: {error.strerror}") from error
+    if recipe.preprocess_sha256 != checkpoint.spec.sha256:
+        raise ExportError(
+            f"the recipe {path} was measured through preprocessing "
+            f"{recipe.preprocess_sha256[:12]}, but the checkpoint's is "
+            f"{checkpoint.spec.sha256[:12]}; calibrate again with --calibration DIR"
+        )
+    return recipe
 
 
 @contextmanager

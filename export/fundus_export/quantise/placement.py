@@ -12,7 +12,6 @@ additions, concatenations and pools in between, which it has INT8 kernels for.
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ import onnx
 from fundus_export.graph_view import GraphView, float_attribute, int_attribute
 from fundus_export.quantise.scheme import Scheme
 
-__all__ = ["Placement", "place", "products", "weight_axis"]
+__all__ = ["Placement", "multiplications", "place", "products", "weight_axis"]
 
 PRODUCTS = ("Conv", "MatMul", "Gemm")
 ACTIVATIONS = ("Relu", "Clip")
@@ -107,12 +106,17 @@ def place(view: GraphView, scheme: Scheme, raised: Collection[str] = ()) -> Plac
     return _place_on_inputs(view, chosen, quantised)
 
 
+def multiplications(view: GraphView, node: onnx.NodeProto) -> int:
+    """How many a product takes, a row of the batch."""
+    shape = view.shape(node.input[1]) or (1,)
+    channels = shape[weight_axis(node)] or 1
+    return view.elements(node.output[0]) // channels * view.elements(node.input[1])
+
+
 def is_worth_it(view: GraphView, node: onnx.NodeProto) -> bool:
     """Whether a product is large enough for INT8 to matter."""
-    weights = math.prod(view.initializer(node.input[1]).dims)  # type: ignore[union-attr]
-    channels = view.initializer(node.input[1]).dims[weight_axis(node)]  # type: ignore[union-attr]
-    multiplications = view.elements(node.output[0]) // channels * weights
-    large = multiplications >= _LEAST_MULTIPLICATIONS or weights >= _LEAST_WEIGHTS
+    weights = view.elements(node.input[1])
+    large = multiplications(view, node) >= _LEAST_MULTIPLICATIONS or weights >= _LEAST_WEIGHTS
     return large and not any(view.is_output(name) for name in node.output)
 
 

@@ -29,6 +29,8 @@ _KEYS = frozenset(
     | {"raised"}
 )
 _DIGITS = 7
+# Both have the same pairs, so that what had to be raised in one has to be in the other.
+_RAISED_AS = {"int8-trt8": "int8-trt"}
 
 Ranges = Mapping[str, TensorRange]
 
@@ -55,7 +57,8 @@ class Recipe:
 
     def raised_in(self, dialect: str, part: str) -> tuple[str, ...]:
         """Products of a part that stay high in a dialect."""
-        return tuple(self.raised.get(dialect, {}).get(part, ()))
+        chosen = dialect if dialect in self.raised else _RAISED_AS.get(dialect, dialect)
+        return tuple(self.raised.get(chosen, {}).get(part, ()))
 
     def with_raised(self, dialect: str, raised: Mapping[str, tuple[str, ...]]) -> Recipe:
         """The recipe with other products raised in a dialect."""

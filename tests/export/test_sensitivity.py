@@ -213,10 +213,23 @@ def test_another_dialect_of_the_recipe_is_left_alone(
     search: Any, source: GraphBytes, recipe: Recipe
 ) -> None:
     found = search(Judge(1))
-    for dialect in ("int8-cpu", "int8-trt8", "fp16"):
+    for dialect in ("int8-cpu", "fp16"):
         assert write_dialect(source, dialect, found.recipe) == write_dialect(
             source, dialect, recipe
         )
+
+
+def test_the_older_parsers_dialect_inherits_what_was_raised(search: Any, recipe: Recipe) -> None:
+    found = search(Judge(1))
+    assert found.recipe.raised_in("int8-trt8", "encoder") == found.raised
+    own = found.recipe.with_raised("int8-trt8", {})
+    assert own.raised_in("int8-trt8", "encoder") == ()
+
+
+def test_what_it_cost_is_said(search: Any) -> None:
+    found = search(Judge(1))
+    assert f"1 products in higher precision, {found.raised[0]}: +" in found.cost
+    assert "% of all multiplications" in found.cost
 
 
 def test_what_the_recipe_raised_already_stays_raised(search: Any, recipe: Recipe) -> None:

@@ -77,7 +77,7 @@ def test_writer_and_checker_agree_whatever_is_large_and_raised(build: Any) -> No
     view = WrittenView(model)
     watched, names = tensors_to_watch(view), [node.name for node in products(view)]
     random = np.random.default_rng(0)
-    for _ in range(20):
+    for _ in range(8):
         seen = dict.fromkeys(watched, 1.0)
         seen |= dict.fromkeys(random.choice(watched, random.integers(1, 4)), LARGE)
         raised = random.choice(names, random.integers(0, 3)).tolist()

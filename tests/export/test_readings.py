@@ -126,9 +126,11 @@ def made(config: ModelConfig) -> DMSNet:
             if name.endswith(".bn3"):  # where a block of a deep trunk ends
                 torch.nn.init.constant_(module.weight, 0.1)  # random ones magnify rounding
     with torch.no_grad():
-        for parameter in model.parameters():
+        for name, parameter in model.named_parameters():
             if parameter.dim() < 2:
                 parameter += 0.1 * torch.randn_like(parameter)
+            elif "embedding" in name:
+                parameter += torch.randn_like(parameter)
         pairs = torch.randn(2, 4, 3, config.image_size, config.image_size)
         model(*pairs)
         logits = model.eval()(*pairs)

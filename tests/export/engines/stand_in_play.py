@@ -227,8 +227,14 @@ def _set_address(context: Any, name: str, memory: int) -> bool:
 def _execute(context: Any, stream_handle: int) -> bool:
     import onnxruntime
 
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
     session = onnxruntime.InferenceSession(
-        context._engine._model.SerializeToString(), providers=["CPUExecutionProvider"]
+        context._engine._model.SerializeToString(),
+        options,
+        providers=["CPUExecutionProvider"],
+        # it rounds FP16 biases to wrong integers
+        disabled_optimizers=["WeightBiasQuantization"],
     )
     feeds = {
         name: _view(context._addresses[name], _context_shape(context, name)).copy()

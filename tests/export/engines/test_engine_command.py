@@ -253,8 +253,9 @@ def test_both_parsers_take_the_same_options() -> None:
     assert vars(alone.parse_args(words)) == vars(parent.parse_args(["engine", *words]))
 
 
-def test_the_shipped_bundle_can_be_built_in_fp32(
-    on_the_stand_in: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("precision", ["int8", "fp16"])
+def test_the_shipped_bundle_can_be_built(
+    on_the_stand_in: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: str
 ) -> None:
     """The real model's names, shapes and golden pairs, on the stand-in."""
     monkeypatch.setenv(PLANS_VARIABLE, str(tmp_path))
@@ -262,5 +263,5 @@ def test_the_shipped_bundle_can_be_built_in_fp32(
     made = on_the_stand_in("10.3.0")
     shipped = str(bundles.default_bundle())
 
-    assert export.main(["engine", "--bundle", shipped, "--precision", "fp32"]) == 0
+    assert export.main(["engine", "--bundle", shipped, "--precision", precision]) == 0
     assert made.gpu.closed

@@ -112,10 +112,10 @@ def test_all_dialects_of_the_shipped_bundle_are_kept(shipped: Path, capsys: Capt
 
 
 def test_one_dialect_of_a_bundle_can_be_named(shipped: Path, capsys: Captured) -> None:
-    assert check(shipped, "--dialect", "fp32") == 0
+    assert check(shipped, "--dialect", "fp16") == 0
     out = capsys.readouterr().out
     assert out == (
-        "encoder_fp32.onnx: fp32: keeps its dialect\nhead_fp32.onnx: fp32: keeps its dialect\n"
+        "encoder_fp16.onnx: fp16: keeps its dialect\nhead_fp16.onnx: fp16: keeps its dialect\n"
     )
 
 
@@ -130,15 +130,15 @@ def test_a_dialect_that_the_bundle_lacks_is_a_failure_that_says_what_is_there(
 
 
 def test_a_bundles_broken_graph_is_found(shipped: Path, capsys: Captured) -> None:
-    name = "graphs/head_fp32.onnx"
+    name = "graphs/head_fp16.onnx"
     model = onnx.load(shipped / name)
-    weight = next(t for t in model.graph.initializer if t.data_type == TensorProto.FLOAT)
+    weight = next(t for t in model.graph.initializer if t.data_type == TensorProto.FLOAT16)
     values = np.array(onnx.numpy_helper.to_array(weight))
     values.flat[0] = np.nan
     weight.CopyFrom(onnx.numpy_helper.from_array(values, weight.name))
     exchange(shipped, name, model.SerializeToString())
-    assert check(shipped, "--dialect", "fp32") == 1
-    assert "head_fp32.onnx: " in (out := capsys.readouterr().out)
+    assert check(shipped, "--dialect", "fp16") == 1
+    assert "head_fp16.onnx: " in (out := capsys.readouterr().out)
     assert f": weights-finite: 1 of the {values.size} float numbers in {weight.name} are NaN" in out
 
 
@@ -177,7 +177,7 @@ def test_a_recipe_that_is_none_is_a_failure(shipped: Path, capsys: Captured) -> 
 def test_a_bundle_whose_files_were_exchanged_is_not_checked(
     shipped: Path, capsys: Captured
 ) -> None:
-    file = shipped / "graphs" / "head_fp32.onnx"
+    file = shipped / "graphs" / "head_fp16.onnx"
     file.write_bytes(file.read_bytes() + b"\0")
     assert check(shipped) == 1
     assert "is not the file that manifest.json lists" in capsys.readouterr().err

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from fundus_export.bundle_files import CHECKPOINT_NAME, RECIPE_NAME
 from fundus_export.bundle_manifest import BundlePlan, PreparedPairs, bundle_manifest, graph_names
 from fundus_export.certificate import open_on_cpu
 from fundus_export.certificate.in_bundle import certified_manifest
@@ -24,7 +25,6 @@ from fundus_export.golden import golden_files, golden_pairs, require_golden
 from fundus_export.graphs import GraphBytes, export_graphs
 from fundus_export.model_card import model_card
 from fundus_export.parity import Answers, Parity, answers_of_graphs, answers_of_model, compare
-from fundus_export.quantise.recipe import RECIPE_NAME
 from fundus_export.signing import SigningKey, sign_manifest
 from fundus_runtime.backends.onnxruntime import OnnxRuntimeBackend
 from fundus_runtime.bundle import Bundle
@@ -41,8 +41,6 @@ from fundus_training.models import DMSNet
 __all__ = ["BundlePlan", "PreparedPairs", "write_bundle"]
 
 Tensor = np.ndarray[Any, np.dtype[np.float32]]
-
-_CHECKPOINT_NAME = "checkpoint.safetensors"
 
 
 def write_bundle(
@@ -81,7 +79,7 @@ def write_bundle(
     files = {
         **_graph_files(forms),
         **({} if recipe is None else {RECIPE_NAME: recipe.to_bytes()}),
-        _CHECKPOINT_NAME: plan.checkpoint_bytes,
+        CHECKPOINT_NAME: plan.checkpoint_bytes,
         "MODEL_CARD.md": model_card(
             plan.name, plan.checkpoint, plan.evaluations, plan.notes
         ).encode(),

@@ -12,6 +12,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from fundus_export.bundle_files import CHECKPOINT_NAME, RECIPE_NAME
 from fundus_export.certificate.answers import ValidationPatients, reference_answers
 from fundus_export.errors import ExportError
 from fundus_runtime.bundle import Bundle
@@ -31,9 +32,6 @@ __all__ = [
     "gather_evidence",
     "load_bundle_checkpoint",
 ]
-
-CHECKPOINT_NAME = "checkpoint.safetensors"
-RECIPE_NAME = "graphs/recipe.json"
 
 
 @dataclass(frozen=True)

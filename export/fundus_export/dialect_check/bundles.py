@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
+from fundus_export.bundle_files import RECIPE_NAME
 from fundus_export.dialect_check.check import check_dialect, model_from_bytes
 from fundus_export.dialect_check.findings import Finding
 from fundus_export.dialect_check.islands import islands_around
@@ -18,7 +19,6 @@ from fundus_runtime.manifest import GraphPair
 
 __all__ = ["CheckedGraph", "check_bundle", "check_bytes", "check_form"]
 
-_RECIPE = "graphs/recipe.json"
 _LARGEST = 2  # of what a recipe keeps of a tensor: low, high, largest, means
 
 
@@ -97,16 +97,16 @@ def _largest_seen(bundle: Bundle) -> dict[str, dict[str, float]]:
 
     Only this is read of the recipe, whose own reader needs the training framework.
     """
-    if _RECIPE not in bundle.manifest.files:
+    if RECIPE_NAME not in bundle.manifest.files:
         return {}
     try:
-        ranges = json.loads(bundle.file(_RECIPE).read_bytes())["ranges"]
+        ranges = json.loads(bundle.file(RECIPE_NAME).read_bytes())["ranges"]
         return {
             part: {name: float(measured[_LARGEST]) for name, measured in tensors.items()}
             for part, tensors in ranges.items()
         }
     except (AttributeError, IndexError, KeyError, OSError, TypeError, ValueError) as error:
         raise ExportError(
-            f"{bundle.path / _RECIPE} is no recipe: {type(error).__name__}, {error}; export the "
-            "bundle again"
+            f"{bundle.path / RECIPE_NAME} is no recipe: {type(error).__name__}, {error}; export "
+            "the bundle again"
         ) from error

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from fundus_export.bundle_files import RECIPE_NAME
 from fundus_export.errors import ExportError
 from fundus_export.graphs import GraphBytes
 from fundus_export.quantise.ranges import RangeMethod, TensorRange
@@ -20,7 +21,6 @@ from fundus_runtime.canonical import sha256_hex
 
 __all__ = ["PARTS", "RECIPE_NAME", "Recipe", "rounded_ranges"]
 
-RECIPE_NAME = "graphs/recipe.json"
 PARTS = ("encoder", "head")
 _FORMAT = "fundus-edge quantisation recipe"
 _SCHEMA_VERSION = 1

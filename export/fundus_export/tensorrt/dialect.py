@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+from fundus_export.bundle_files import RECIPE_NAME
 from fundus_export.errors import ExportError
 from fundus_runtime.bundle import Bundle
 from fundus_runtime.manifest import GraphPair
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
 
 __all__ = ["RECIPE_NAME", "require_dialect"]
 
-RECIPE_NAME = "graphs/recipe.json"
 _LARGEST = 2  # place in the recipe's list of a tensor: low, high, largest, means
 _SHOWN = 8
 

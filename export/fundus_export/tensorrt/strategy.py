@@ -10,6 +10,7 @@ import shlex
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from fundus_export.bundle_files import CHECKPOINT_NAME
 from fundus_export.errors import ExportError
 from fundus_export.tensorrt.dialect import RECIPE_NAME
 from fundus_export.tensorrt.features import Features
@@ -21,7 +22,6 @@ __all__ = ["Strategy", "choose_strategy", "dialect_of", "possible_strategies", "
 
 Typing = Literal["strong typing", "flags"]
 
-_CHECKPOINT = "checkpoint.safetensors"
 # Later sets are parsed, but not always as they are meant: from 18 on the axes of a mean are an
 # input, which 8.5 overlooks, so that it takes the mean of everything.
 _LARGEST_OPSET_OF_8 = 17
@@ -133,9 +133,9 @@ def dialect_of(bundle: Bundle, strategy: Strategy) -> GraphPair:
 
 
 def _make_command(bundle: Bundle, strategy: Strategy) -> str:
-    if _CHECKPOINT not in bundle.manifest.files:
+    if CHECKPOINT_NAME not in bundle.manifest.files:
         return "it carries no checkpoint to make one from: ask for a bundle with this dialect"
-    checkpoint, recipe = bundle.path / _CHECKPOINT, bundle.path / RECIPE_NAME
+    checkpoint, recipe = bundle.path / CHECKPOINT_NAME, bundle.path / RECIPE_NAME
     words = ["fundus-export", "bundle", "--checkpoint", str(checkpoint)]
     words += ["--out", f"{bundle.path}-{strategy.dialect}", "--dialect", strategy.dialect]
     if RECIPE_NAME in bundle.manifest.files:

@@ -22,6 +22,8 @@ from fundus_runtime.backends.protocol import (
     Float32Array,
     encoder_feeds,
     named_as,
+    require_images,
+    require_logits,
 )
 from fundus_runtime.errors import EngineError, EngineMissingError
 from fundus_runtime.labels import Eye
@@ -90,19 +92,14 @@ class OnnxRuntimeBackend:
 
     def encode(self, images: Float32Array, eyes: Sequence[Eye]) -> EncodedEyes:
         """Encode preprocessed eyes (N, 3, S, S); see `Backend.encode`."""
-        expected = (3, self._size, self._size)
-        if images.dtype != np.float32 or images.ndim != 4 or images.shape[1:] != expected:
-            raise EngineError(
-                f"the encoder got {images.dtype} images of shape {images.shape}, "
-                f"expected float32 (N, 3, {self._size}, {self._size})"
-            )
+        require_images(images, self._size)
         feeds = encoder_feeds(images, eyes)
         asked = {name: feeds[name] for name in self._inputs}
         values = _run("encoder", self._encoder, self._outputs, asked)
         came = dict(zip(self._outputs, values, strict=True))
         logits = came.get("eye_logits")
         if logits is not None:
-            self._require_logits("encoder", logits, len(images))
+            require_logits("encoder", logits, len(images), self._class_count)
         return EncodedEyes(came["features"], logits)
 
     def fuse(
@@ -116,19 +113,12 @@ class OnnxRuntimeBackend:
         values = (features_left, features_right, left_present, right_present)
         feeds = dict(zip(HEAD_INPUTS, values, strict=True))
         (logits,) = _run("head", self._head, HEAD_OUTPUTS, feeds)
-        self._require_logits("head", logits, len(features_left))
+        require_logits("head", logits, len(features_left), self._class_count)
         return logits
 
     def close(self) -> None:
         """Free both sessions."""
         self._encoder = self._head = None
-
-    def _require_logits(self, graph: str, logits: Float32Array, count: int) -> None:
-        if logits.shape != (count, self._class_count):
-            raise EngineError(
-                f"the {graph} answered logits of shape {logits.shape}, "
-                f"expected ({count}, {self._class_count})"
-            )
 
     def _require_shapes(self) -> None:
         size, classes = self._size, self._class_count

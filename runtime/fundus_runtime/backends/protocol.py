@@ -30,6 +30,8 @@ __all__ = [
     "Float32Array",
     "encoder_feeds",
     "named_as",
+    "require_images",
+    "require_logits",
 ]
 
 Float32Array = NDArray[np.float32]
@@ -100,6 +102,32 @@ class Backend(Protocol):
 
     def close(self) -> None:
         """Free the engine; further calls raise `EngineError`. Closing twice is allowed."""
+
+
+def require_images(images: Float32Array, size: int) -> None:
+    """Check what an encoder is given.
+
+    Raises:
+        EngineError: the images are not float32 (N, 3, size, size).
+    """
+    if images.dtype != np.float32 or images.ndim != 4 or images.shape[1:] != (3, size, size):
+        raise EngineError(
+            f"the encoder got {images.dtype} images of shape {images.shape}, "
+            f"expected float32 (N, 3, {size}, {size})"
+        )
+
+
+def require_logits(graph: str, logits: Float32Array, count: int, class_count: int) -> None:
+    """Check what a graph answers.
+
+    Raises:
+        EngineError: the logits are not (count, class_count).
+    """
+    if logits.shape != (count, class_count):
+        raise EngineError(
+            f"the {graph} answered logits of shape {logits.shape}, "
+            f"expected ({count}, {class_count})"
+        )
 
 
 def encoder_feeds(images: Float32Array, eyes: Sequence[Eye]) -> dict[str, Float32Array]:

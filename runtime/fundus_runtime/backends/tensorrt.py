@@ -24,6 +24,8 @@ from fundus_runtime.backends.protocol import (
     Float32Array,
     encoder_feeds,
     named_as,
+    require_images,
+    require_logits,
 )
 from fundus_runtime.backends.tensorrt_install import import_tensorrt, make_log, refusal
 from fundus_runtime.errors import EngineError
@@ -103,15 +105,10 @@ class TensorRTBackend:
 
     def encode(self, images: Float32Array, eyes: Sequence[Eye]) -> EncodedEyes:
         """Encode preprocessed eyes (N, 3, S, S); see `Backend.encode`."""
-        expected = (3, self._size, self._size)
-        if images.dtype != np.float32 or images.ndim != 4 or images.shape[1:] != expected:
-            raise EngineError(
-                f"the encoder got {images.dtype} images of shape {images.shape}, "
-                f"expected float32 (N, 3, {self._size}, {self._size})"
-            )
+        require_images(images, self._size)
         came = self._run("encoder", encoder_feeds(images, eyes), len(images))
         if "eye_logits" in came:
-            self._require_logits("encoder", came["eye_logits"], len(images))
+            require_logits("encoder", came["eye_logits"], len(images), self._class_count)
         return EncodedEyes(came["features"], came.get("eye_logits"))
 
     def fuse(
@@ -125,7 +122,7 @@ class TensorRTBackend:
         values = (features_left, features_right, left_present, right_present)
         count = len(features_left)
         logits = self._run("head", dict(zip(HEAD_INPUTS, values, strict=True)), count)["logits"]
-        self._require_logits("head", logits, count)
+        require_logits("head", logits, count, self._class_count)
         return logits
 
     def close(self) -> None:
@@ -153,13 +150,6 @@ class TensorRTBackend:
                 for some in rows
             ]
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-
-    def _require_logits(self, graph: str, logits: Float32Array, count: int) -> None:
-        if logits.shape != (count, self._class_count):
-            raise EngineError(
-                f"the {graph} answered logits of shape {logits.shape}, "
-                f"expected ({count}, {self._class_count})"
-            )
 
 
 class _Plan:

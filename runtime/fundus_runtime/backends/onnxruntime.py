@@ -170,8 +170,9 @@ def _session(graph: str, data: bytes, threads: int) -> Any:
     options.inter_op_num_threads = 1
     options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
     options.log_severity_level = _SHOW_ERRORS_ONLY
-    # Idle threads would spin on the cores that decode the next photograph.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    # Threads spin between the operators of one run, since waking them costs more than a small
+    # operator; when it returns they sleep, so that the next photograph has the cores.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
     try:
         session = onnxruntime.InferenceSession(
             data, options, providers=[_PROVIDER], disabled_optimizers=_CHANGES_THE_MODEL

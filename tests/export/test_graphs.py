@@ -155,7 +155,7 @@ def _answers(graphs: GraphBytes, images: np.ndarray, right_present: np.ndarray) 
     """Features, logits of the eyes, and of patients whose right eye is another one's."""
     backend = OnnxRuntimeBackend(graphs.encoder, graphs.head, size=64, class_count=3, threads=1)
     try:
-        features, eye_logits = backend.encode(images, ["left"] * len(images))
+        features, eye_logits, _ = backend.encode(images, ["left"] * len(images))
         flipped = np.ascontiguousarray(features[::-1])
         fused = backend.fuse(features, flipped, np.ones(len(images), np.float32), right_present)
     finally:

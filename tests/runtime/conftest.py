@@ -84,10 +84,12 @@ def encoder_graph(
     batch: int | str = "N",
     turns_right_eyes: bool = False,
     eye_logits: bool = True,
+    eye_maps: bool = False,
 ) -> bytes:
     """image -> features: means over a grid; eye_logits: linear in the mean colour.
 
-    With `turns_right_eyes` it asks which eye it sees, and takes a right one's green for red.
+    With `turns_right_eyes` it asks which eye it sees, and takes a right one's green for red. `eye_maps`
+    says the same of each cell.
     """
     weights, bias = _class_weights(letters)
     step = size // CELLS
@@ -110,6 +112,9 @@ def encoder_graph(
     outputs = [_value("features", batch, 3, CELLS, CELLS)]
     if eye_logits:
         outputs.append(_value("eye_logits", batch, len(letters)))
+    if eye_maps:
+        nodes.append(helper.make_node("Conv", ["features", "cell_weights", "bias"], ["eye_maps"]))
+        outputs.append(_value("eye_maps", batch, len(letters), CELLS, CELLS))
     return _model(
         "encoder",
         nodes,
@@ -117,6 +122,7 @@ def encoder_graph(
         outputs,
         {
             "weights": weights,
+            "cell_weights": np.ascontiguousarray(weights.T[:, :, None, None]),
             "bias": bias,
             "space": np.array([2, 3], np.int64),
             "turned_channels": np.array([1, 0, 2], np.int64),

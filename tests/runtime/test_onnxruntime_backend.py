@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from fundus_runtime.backends.onnxruntime import OnnxRuntimeBackend, default_threads
+from fundus_runtime.backends.protocol import encoded_eyes
 from fundus_runtime.errors import EngineError, EngineMissingError
 from fundus_runtime.labels import EYES
 
@@ -34,7 +35,7 @@ def test_backend_states_what_really_runs(backend) -> None:
 
 def test_encoder_and_head_compute_what_the_graphs_say(backend) -> None:
     batch = images(2)
-    features, eye_logits = backend.encode(batch, EYES)
+    features, eye_logits, _ = backend.encode(batch, EYES)
     assert features.shape == (2, 3, 8, 8)
     assert features == pytest.approx(batch.reshape(2, 3, 8, 8, 8, 8).mean((3, 5)), abs=1e-5)
     one = np.ones(1, np.float32)
@@ -52,7 +53,7 @@ def test_an_eye_does_not_depend_on_its_batch(backend) -> None:
 
 
 def test_absent_eye_is_left_out(backend) -> None:
-    features, eye_logits = backend.encode(images(2), EYES)
+    features, eye_logits, _ = backend.encode(images(2), EYES)
     one, none = np.ones(1, np.float32), np.zeros(1, np.float32)
     logits = backend.fuse(np.zeros_like(features[:1]), features[1:], none, one)
     assert logits == pytest.approx(eye_logits[1:], abs=1e-5)
@@ -104,6 +105,32 @@ def test_an_encoder_may_say_nothing_of_an_eye_alone(graphs, backend) -> None:
     assert encoded.logits is None
     assert np.array_equal(encoded.features, backend.encode(images(2), EYES).features)
     silent.close()
+
+
+def test_maps_of_an_eye_are_handed_on_where_the_graph_has_them(graphs, backend) -> None:
+    encoder = graphs["encoder"](eye_maps=True)
+    told = OnnxRuntimeBackend(encoder, graphs["head"](), size=SIZE, class_count=CLASSES, threads=1)
+    encoded = told.encode(images(2), EYES)
+    assert encoded.maps.shape == (2, CLASSES, 8, 8)
+    assert encoded.maps.mean((2, 3)) == pytest.approx(encoded.logits, abs=1e-5)
+    assert backend.encode(images(2), EYES).maps is None
+    told.close()
+
+
+@pytest.mark.parametrize("shape", [(2, CLASSES, 8, 7), (2, CLASSES - 1, 8, 8), (1, CLASSES, 8, 8)])
+def test_maps_of_another_shape_are_refused(shape) -> None:
+    answers = {
+        "features": np.zeros((2, 3, 8, 8), np.float32),
+        "eye_logits": np.zeros((2, CLASSES), np.float32),
+        "eye_maps": np.zeros(shape, np.float32),
+    }
+    with pytest.raises(EngineError, match=r"maps of shape .*, expected \(2, 8, 8, 8\)"):
+        encoded_eyes(answers, 2, CLASSES)
+
+
+def test_features_of_another_count_are_refused() -> None:
+    with pytest.raises(EngineError, match=r"expected \(2, C, h, w\)"):
+        encoded_eyes({"features": np.zeros((1, 3, 8, 8), np.float32)}, 2, CLASSES)
 
 
 def test_failure_inside_the_engine_is_typed(backend) -> None:

@@ -9,6 +9,7 @@ from fundus_runtime.backends.protocol import (
     HEAD_OUTPUTS,
     Backend,
     EncodedEyes,
+    encoded_eyes,
     encoder_feeds,
     named_as,
 )
@@ -20,6 +21,7 @@ __all__ = [
     "HEAD_OUTPUTS",
     "Backend",
     "EncodedEyes",
+    "encoded_eyes",
     "encoder_feeds",
     "named_as",
 ]

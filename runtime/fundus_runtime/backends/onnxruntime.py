@@ -20,6 +20,7 @@ from fundus_runtime.backends.protocol import (
     HEAD_OUTPUTS,
     EncodedEyes,
     Float32Array,
+    encoded_eyes,
     encoder_feeds,
     named_as,
     require_images,
@@ -97,10 +98,7 @@ class OnnxRuntimeBackend:
         asked = {name: feeds[name] for name in self._inputs}
         values = _run("encoder", self._encoder, self._outputs, asked)
         came = dict(zip(self._outputs, values, strict=True))
-        logits = came.get("eye_logits")
-        if logits is not None:
-            require_logits("encoder", logits, len(images), self._class_count)
-        return EncodedEyes(came["features"], logits)
+        return encoded_eyes(came, len(images), self._class_count)
 
     def fuse(
         self,
@@ -124,12 +122,13 @@ class OnnxRuntimeBackend:
         size, classes = self._size, self._class_count
         image, *is_left = _in_order(self._encoder.get_inputs(), self._inputs)
         _require_shape("encoder", image, (None, 3, size, size))
-        features, *eye_logits = _in_order(self._encoder.get_outputs(), self._outputs)
+        features, *of_eyes = _in_order(self._encoder.get_outputs(), self._outputs)
         _require_shape("encoder", features, (None, None, None, None))
         for node in is_left:
             _require_shape("encoder", node, (None,))
-        for node in eye_logits:
-            _require_shape("encoder", node, (None, classes))
+        # eye_logits, then eye_maps; a graph may leave the grid's size open
+        for node, grid in zip(of_eyes, ((), (None, None)), strict=False):
+            _require_shape("encoder", node, (None, classes, *grid))
         left, right, *present = _in_order(self._head.get_inputs(), HEAD_INPUTS)
         for side in (left, right):
             _require_shape("head", side, (None, *features.shape[1:]))

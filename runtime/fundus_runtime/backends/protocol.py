@@ -5,13 +5,14 @@ the number of classes; C, h and w belong to the model. A backend answers finite 
 
 An encoder graph has the input `image`, and `is_left` beside it where the model treats the eyes
 differently: 1 for a left eye's row, 0 for a right one's. It has the output `features`, and
-`eye_logits` beside it where the model says something of each eye alone. Which of these a graph has,
-a backend finds out from the graph.
+`eye_logits` beside it where the model says something of each eye alone; `eye_maps` are what these
+logits are the mean of, cell by cell, where the graph still tells. Which of these a graph has, a
+backend finds out from the graph.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -28,6 +29,7 @@ __all__ = [
     "Backend",
     "EncodedEyes",
     "Float32Array",
+    "encoded_eyes",
     "encoder_feeds",
     "named_as",
     "require_images",
@@ -38,7 +40,11 @@ Float32Array = NDArray[np.float32]
 
 # What an encoder may have, one of these each.
 ENCODER_INPUTS = (("image",), ("image", "is_left"))
-ENCODER_OUTPUTS = (("features", "eye_logits"), ("features",))
+ENCODER_OUTPUTS = (
+    ("features", "eye_logits", "eye_maps"),
+    ("features", "eye_logits"),
+    ("features",),
+)
 HEAD_INPUTS = ("features_left", "features_right", "left_present", "right_present")
 HEAD_OUTPUTS = ("logits",)
 
@@ -49,10 +55,13 @@ class EncodedEyes(NamedTuple):
     Attributes:
         features: (N, C, h, w), the head's input.
         logits: (N, K), uncalibrated, of each eye alone; None where the model has none.
+        maps: (N, K, h, w), each cell's share: their mean over the grid is `logits`. None where the
+            graph has none.
     """
 
     features: Float32Array
     logits: Float32Array | None
+    maps: Float32Array | None = None
 
 
 class Backend(Protocol):
@@ -128,6 +137,31 @@ def require_logits(graph: str, logits: Float32Array, count: int, class_count: in
             f"the {graph} answered logits of shape {logits.shape}, "
             f"expected ({count}, {class_count})"
         )
+
+
+def encoded_eyes(answers: Mapping[str, Float32Array], count: int, class_count: int) -> EncodedEyes:
+    """What an encoder answered, by the names of its outputs, checked.
+
+    Args:
+        answers: `features`, and what else the graph has of `ENCODER_OUTPUTS`.
+        count: N, the eyes that were given.
+        class_count: K.
+
+    Raises:
+        EngineError: an answer is not of the shape that `EncodedEyes` says.
+    """
+    features, logits = answers["features"], answers.get("eye_logits")
+    maps = answers.get("eye_maps")
+    if features.ndim != 4 or len(features) != count:
+        raise EngineError(
+            f"the encoder answered features of shape {features.shape}, expected ({count}, C, h, w)"
+        )
+    if logits is not None:
+        require_logits("encoder", logits, count, class_count)
+    expected = (count, class_count, *features.shape[2:])
+    if maps is not None and maps.shape != expected:
+        raise EngineError(f"the encoder answered maps of shape {maps.shape}, expected {expected}")
+    return EncodedEyes(features, logits, maps)
 
 
 def encoder_feeds(images: Float32Array, eyes: Sequence[Eye]) -> dict[str, Float32Array]:

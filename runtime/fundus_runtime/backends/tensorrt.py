@@ -22,6 +22,7 @@ from fundus_runtime.backends.protocol import (
     HEAD_OUTPUTS,
     EncodedEyes,
     Float32Array,
+    encoded_eyes,
     encoder_feeds,
     named_as,
     require_images,
@@ -107,9 +108,7 @@ class TensorRTBackend:
         """Encode preprocessed eyes (N, 3, S, S); see `Backend.encode`."""
         require_images(images, self._size)
         came = self._run("encoder", encoder_feeds(images, eyes), len(images))
-        if "eye_logits" in came:
-            require_logits("encoder", came["eye_logits"], len(images), self._class_count)
-        return EncodedEyes(came["features"], came.get("eye_logits"))
+        return encoded_eyes(came, len(images), self._class_count)
 
     def fuse(
         self,

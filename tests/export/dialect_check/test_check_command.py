@@ -254,7 +254,8 @@ def test_a_model_that_is_not_ours_is_told_so(tmp_path: Path, capsys: Captured) -
     assert check(saved(model, tmp_path), "--dialect", "fp32") == 1
     out = capsys.readouterr().out
     assert (
-        "graph: graph-interface: it maps x -> y, expected image -> features, eye_logits or" in out
+        "graph-interface: it maps x -> y, expected image -> features, eye_logits, eye_maps or"
+        in (out)
     )
     assert "give a graph that fundus-export wrote" in out
 

@@ -1,0 +1,31 @@
+"""Gates: may a photograph be screened, and if not, why, and what should the operator do?
+
+`judge` looks at one photograph, `judge_pair` at both together. Figures are whole numbers measured
+on the raw frame (`reference.measure` defines them), bounds are `GateThresholds`.
+"""
+
+from __future__ import annotations
+
+from fundus_runtime.gates.fingerprint import Fingerprint, same_photograph
+from fundus_runtime.gates.readings import GateReadings
+from fundus_runtime.gates.thresholds import GateThresholds, read_thresholds
+from fundus_runtime.gates.verdict import (
+    GateFigure,
+    GateVerdict,
+    PairVerdict,
+    judge,
+    judge_pair,
+)
+
+__all__ = [
+    "Fingerprint",
+    "GateFigure",
+    "GateReadings",
+    "GateThresholds",
+    "GateVerdict",
+    "PairVerdict",
+    "judge",
+    "judge_pair",
+    "read_thresholds",
+    "same_photograph",
+]

@@ -12,6 +12,12 @@ __all__ = [
     "BundleUntrustedError",
     "EngineError",
     "EngineMissingError",
+    "ExamClosedError",
+    "ExamError",
+    "ExamEyeError",
+    "ExamIncompleteError",
+    "ExamLimitError",
+    "ExamTimeoutError",
     "FundusError",
     "ImageError",
     "PlanError",
@@ -87,3 +93,27 @@ class PlanError(EngineError):
 
 class ResultError(FundusError):
     """A result cannot be written, or holds what a result must not hold."""
+
+
+class ExamError(FundusError):
+    """An exam was asked for something that does not fit what has happened in it so far."""
+
+
+class ExamEyeError(ExamError):
+    """An eye was given twice, or replaced or declared absent when it cannot be."""
+
+
+class ExamIncompleteError(ExamError):
+    """A result was asked for while an eye is neither photographed nor declared absent."""
+
+
+class ExamClosedError(ExamError):
+    """The exam has its result, was cancelled, or its screener was closed."""
+
+
+class ExamLimitError(ExamError):
+    """More exams were begun than a screener holds open at a time."""
+
+
+class ExamTimeoutError(ExamError, TimeoutError):
+    """The result did not come within the time given; the exam goes on and may be asked again."""

@@ -31,7 +31,7 @@ __all__ = [
 ]
 
 RESULT_FORMAT = "fundus-edge result"
-RESULT_SCHEMA_VERSION = 1
+RESULT_SCHEMA_VERSION = 2
 
 EyeStatus = Literal["ok", "absent", "ungradable"]
 
@@ -109,7 +109,20 @@ class ClassDecision:
 
 @dataclass(frozen=True)
 class EngineIdentity:
-    """What computed the result: backend, provider that really ran, threads, form of the model."""
+    """What computed the result.
+
+    Attributes:
+        backend: the inference engine.
+        provider: what really executed the graphs, as the engine reports it.
+        threads: that one call of it uses.
+        graphs: name of the form of the model.
+        dialect: its dialect.
+        precision: what it computes in.
+        plan_sha256: of the TensorRT plans that ran, by `encoder` and `head`; None where the graphs
+            of the bundle ran themselves.
+        degraded: this is not what was asked for.
+        degraded_reason: why.
+    """
 
     backend: str
     provider: str
@@ -117,6 +130,7 @@ class EngineIdentity:
     graphs: str
     dialect: str
     precision: str
+    plan_sha256: Mapping[str, str] | None = None
     degraded: bool = False
     degraded_reason: str | None = None
 
@@ -161,7 +175,8 @@ class ExamResult:
         left: the left eye.
         right: the right eye.
         warnings: sentences for the operator.
-        time_ms: duration of each stage and `total`; a stage that did not run is None.
+        time_ms: how long each stage took, by the names of `stages.STAGES`; None where it did not
+            run.
         engine: what computed it.
         bundle: with which model.
         certificate: how often the form of the model that ran decides otherwise than the validated
@@ -197,7 +212,7 @@ class ExamResult:
         return self.left if eye == "left" else self.right
 
     def to_dict(self) -> dict[str, Any]:
-        """The result as plain JSON values, schema version 1."""
+        """The result as plain JSON values, schema version 2."""
         return {
             "format": RESULT_FORMAT,
             "schema_version": RESULT_SCHEMA_VERSION,

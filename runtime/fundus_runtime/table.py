@@ -19,7 +19,10 @@ STAGE_NAMES = {
     "preprocess_left": "preprocess left",
     "preprocess_right": "preprocess right",
     "encode": "encoder",
+    "encode_left": "encoder left",
+    "encode_right": "encoder right",
     "head": "head",
+    "second_eye_wait": "wait after the last photograph",
     "total": "total",
 }
 
@@ -81,7 +84,7 @@ def _latency_lines(result: ExamResult) -> list[str]:
     stages = [
         f"{STAGE_NAMES.get(stage, stage)} {ms:.1f}"
         for stage, ms in result.time_ms.items()
-        if ms is not None and stage != "total"
+        if ms is not None and stage not in ("total", "second_eye_wait")
     ]
     total = result.time_ms.get("total") or 0.0
     return [f"latency    {total:.1f} ms ({', '.join(stages)})"]

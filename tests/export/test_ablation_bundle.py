@@ -74,23 +74,26 @@ def test_its_manifest_has_no_calibration_of_an_eye_alone(bundle: Bundle) -> None
 
 
 def test_screening_tells_the_eyes_apart_and_says_nothing_of_each_alone(bundle: Bundle) -> None:
-    frame = render_fundus("left", side=128, seed=1)
+    frames = [render_fundus("left", side=128, seed=seed) for seed in (1, 2)]
     with Screener.open(bundle, threads=1) as screener:
-        result = screener.screen(frame, frame)
-        prepared = screener.prepare("left", frame).tensor
+        result = screener.screen(*frames, color="rgb")
+        prepared = [screener.prepare("left", frame, color="rgb").tensor for frame in frames]
     assert result.left.probabilities == result.right.probabilities == {}
     assert len(result.probabilities) == len(LETTERS)
     assert format_result(result)
-    assert prepared is not None
+    left, right = prepared
+    assert left is not None
+    assert right is not None
     backend = OnnxRuntimeBackend(
         *bundle.graph_bytes(bundle.manifest.graphs_for("cpu")), size=64, class_count=8, threads=1
     )
-    features = backend.encode(np.stack([prepared, prepared]), ["left", "right"]).features
+    features = backend.encode(np.stack([left, right]), ["left", "right"]).features
+    turned = backend.encode(right[None], ["left"]).features
     flag = np.ones(1, np.float32)
     logits = backend.fuse(features[:1], features[1:], flag, flag)
     backend.close()
     expected = bundle.manifest.calibration.apply(logits)[0]
-    assert not np.allclose(features[0], features[1])
+    assert not np.allclose(features[1:], turned)
     assert list(result.probabilities.values()) == pytest.approx(expected.tolist(), abs=1e-6)
 
 

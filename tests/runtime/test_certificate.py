@@ -141,7 +141,7 @@ def test_malformed_certificate_is_refused(certified: Certified, change) -> None:
 def test_result_table_and_report_carry_the_statement(certified: Certified, draw) -> None:
     left, right = draw("D", seed=1), draw("D", seed=2)
     with Screener.open(certified()) as screener:
-        result = screener.screen(left, right)
+        result = screener.screen(left, right, color="rgb")
 
     stated = json.loads(json.dumps(result.to_dict()))["certificate"]
     assert stated["certified"] is True

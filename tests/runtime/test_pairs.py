@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fundus_runtime import screener
 from fundus_runtime.commands.pairs import find_pairs
 from fundus_runtime.commands.screen import main
 from fundus_runtime.errors import UsageError
@@ -200,7 +201,7 @@ def test_engine_failure_leaves_nothing_behind(
     write(folder / "1_left.png", draw("D"))
     write(folder / "1_right.png", draw("D"))
     bundle = make_bundle(tmp_path / "nan", head=graphs["head"](answers="nan"))
-    monkeypatch.setattr(Screener, "_warm_up", lambda _: None)
+    monkeypatch.setattr(screener, "warm_up", lambda *_: None)
     words = ["--pairs", str(folder), "--csv", str(tmp_path / "out.csv"), "--bundle", str(bundle)]
     assert main(words) == 1
     assert "NaN or infinity" in capsys.readouterr().err

@@ -30,7 +30,7 @@ def body(page: str) -> str:
 
 def test_page_holds_everything_and_refers_to_nothing_outside(screener, draw) -> None:
     left, right = draw("D", seed=1), draw("D", seed=2)
-    result = screener.screen(left, right)
+    result = screener.screen(left, right, color="rgb")
     page = render_report(result, left, right)
     assert "<script" not in page
     assert not re.findall(r"(?:src|href)=\"(?!data:)", page)
@@ -58,7 +58,7 @@ def test_page_holds_everything_and_refers_to_nothing_outside(screener, draw) -> 
 
 def test_pictures_are_the_photograph_and_what_was_made_of_it(screener, draw) -> None:
     left, right = draw("D", seed=1, width=1500, height=1000), draw("N", seed=2)
-    result = screener.screen(left, right)
+    result = screener.screen(left, right, color="rgb")
     page = render_report(result, left, right)
 
     def pictures(kind: str) -> list[np.ndarray]:
@@ -75,7 +75,7 @@ def test_pictures_are_the_photograph_and_what_was_made_of_it(screener, draw) -> 
 
 
 def test_bars_and_marks_are_where_the_numbers_say(screener, draw) -> None:
-    result = screener.screen(draw("D", seed=1), draw("D", seed=2))
+    result = screener.screen(draw("D", seed=1), draw("D", seed=2), color="rgb")
     page = render_report(result, None, None)
     widths = [float(one) for one in re.findall(r'class="fill" style="width: ([0-9.]+)%', page)]
     marks = [float(one) for one in re.findall(r'class="threshold" style="left: ([0-9.]+)%', page)]
@@ -92,7 +92,7 @@ def test_only_normal_looks_and_reads_normal(screener, draw, outcome) -> None:
         "uncertain": (draw("uncertain"), draw("uncertain", seed=2)),
         "normal": (draw("N"), draw("N", seed=2)),
     }[outcome]
-    result = screener.screen(*frames)
+    result = screener.screen(*frames, color="rgb")
     page = body(render_report(result, *frames))
     table = format_result(result)
     assert result.outcome == outcome
@@ -111,20 +111,20 @@ def test_only_normal_looks_and_reads_normal(screener, draw, outcome) -> None:
 
 
 def test_absent_and_ungradable_eyes_say_why(screener, draw) -> None:
-    result = screener.screen(draw("N"), None)
+    result = screener.screen(draw("N"), None, color="rgb")
     page = body(render_report(result, draw("N"), None))
     assert "No photograph" in page
     assert "Only one eye could be screened" in page
     assert "no photograph of the right eye" in page
     black = np.zeros((200, 200, 3), np.uint8)
-    both = screener.screen(black, black)
+    both = screener.screen(black, black, color="rgb")
     page = body(render_report(both, black, black))
     assert "No eye could be screened" in page
     assert page.count(both.left.reason) == 2
 
 
 def test_text_from_outside_is_escaped(screener, draw) -> None:
-    result = screener.screen(draw("D"), draw("D", seed=2))
+    result = screener.screen(draw("D"), draw("D", seed=2), color="rgb")
     attack = '<img src=x onerror="alert(1)">'
     hostile = replace(
         result,
@@ -139,7 +139,7 @@ def test_text_from_outside_is_escaped(screener, draw) -> None:
 
 
 def test_writing_is_atomic_and_keeps_existing_files(screener, draw, tmp_path: Path) -> None:
-    result = screener.screen(draw("D"), None)
+    result = screener.screen(draw("D"), None, color="rgb")
     target = tmp_path / "report.html"
     assert write_report(result, draw("D"), None, target) == target
     with pytest.raises(ResultError, match="exists already"):
@@ -150,7 +150,7 @@ def test_writing_is_atomic_and_keeps_existing_files(screener, draw, tmp_path: Pa
 
 
 def test_missing_jinja2_names_the_extra(screener, draw, monkeypatch: pytest.MonkeyPatch) -> None:
-    result = screener.screen(draw("D"), None)
+    result = screener.screen(draw("D"), None, color="rgb")
     real_import = builtins.__import__
 
     def without_jinja2(name, *rest, **more):

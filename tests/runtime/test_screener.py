@@ -12,7 +12,7 @@ import pytest
 from fundus_runtime.bundle import Bundle
 from fundus_runtime.errors import EngineError, ImageError, UsageError
 from fundus_runtime.labels import ClassList
-from fundus_runtime.prepared import prepare_eye
+from fundus_runtime.prepared import EyePreparer
 from fundus_runtime.result import ExamResult
 from fundus_runtime.screener import Screener
 from fundus_runtime.table import format_result
@@ -40,7 +40,7 @@ def without_times(result: ExamResult) -> dict:
     ],
 )
 def test_outcome_follows_from_both_eyes(screener, draw, left, right, outcome, findings) -> None:
-    result = screener.screen(draw(left, seed=1), draw(right, seed=2))
+    result = screener.screen(draw(left, seed=1), draw(right, seed=2), color="rgb")
     assert (result.outcome, result.findings) == (outcome, findings)
     assert result.refer == (outcome != "normal")
     assert result.left.status == result.right.status == "ok"
@@ -48,7 +48,7 @@ def test_outcome_follows_from_both_eyes(screener, draw, left, right, outcome, fi
 
 
 def test_both_eyes_count(screener, draw) -> None:
-    result = screener.screen(draw("D", seed=1), draw("N", seed=2))
+    result = screener.screen(draw("D", seed=1), draw("N", seed=2), color="rgb")
     assert result.left.probabilities["D"] > 0.9
     assert result.right.probabilities["D"] < 0.1
     assert 0.2 < result.probabilities["D"] < 0.8
@@ -57,7 +57,7 @@ def test_both_eyes_count(screener, draw) -> None:
 @pytest.mark.parametrize("absent", ["left", "right"])
 def test_one_eye_alone_is_screened_but_never_normal(screener, draw, absent) -> None:
     frames = {"left": draw("N"), "right": draw("N"), absent: None}
-    result = screener.screen(**frames)
+    result = screener.screen(**frames, color="rgb")
     assert result.outcome == "ungradable"
     assert result.refer
     assert result.eye(absent).status == "absent"
@@ -71,25 +71,25 @@ def test_one_eye_alone_is_screened_but_never_normal(screener, draw, absent) -> N
 
 
 def test_findings_of_one_eye_alone_are_named(screener, draw) -> None:
-    result = screener.screen(draw("D"), None)
+    result = screener.screen(draw("D"), None, color="rgb")
     assert (result.outcome, result.findings) == ("ungradable", ("D",))
 
 
 def test_ungradable_eye_is_treated_as_absent_and_says_why(screener, draw) -> None:
     black = np.zeros((200, 200, 3), np.uint8)
-    result = screener.screen(draw("N"), black)
+    result = screener.screen(draw("N"), black, color="rgb")
     assert result.outcome == "ungradable"
     assert result.right.status == "ungradable"
     assert result.right.reason
     assert result.right.hint
     assert result.right.probabilities == {}
-    alone = screener.screen(draw("N"), None)
+    alone = screener.screen(draw("N"), None, color="rgb")
     assert result.probabilities == alone.probabilities
 
 
 def test_two_ungradable_eyes_have_no_probabilities(screener) -> None:
     black = np.zeros((200, 200, 3), np.uint8)
-    result = screener.screen(black, black)
+    result = screener.screen(black, black, color="rgb")
     assert result.outcome == "ungradable"
     assert result.refer
     assert result.probabilities == {}
@@ -98,21 +98,26 @@ def test_two_ungradable_eyes_have_no_probabilities(screener) -> None:
     assert json.loads(json.dumps(result.to_dict()))["probabilities"] == {}
 
 
-def test_same_photograph_for_both_eyes_is_pointed_out(screener, draw) -> None:
-    result = screener.screen(draw("D"), draw("D"))
-    assert any("same photograph" in warning for warning in result.warnings)
+def test_same_photograph_for_both_eyes_is_refused_for_the_right_one(screener, draw) -> None:
+    result = screener.screen(draw("N"), draw("N"), color="rgb")
+    assert (result.outcome, result.refer) == ("ungradable", True)
+    assert (result.left.status, result.right.status) == ("ok", "ungradable")
+    assert result.right.reason == "same_photograph"
+    assert "photograph the right eye" in result.right.hint
+    assert result.right.probabilities == {}
+    assert not result.decisions["N"].present
 
 
 def test_cut_off_field_of_view_is_pointed_out(screener, draw) -> None:
-    result = screener.screen(draw("D")[100:], draw("D", seed=2))
+    result = screener.screen(draw("D")[100:], draw("D", seed=2), color="rgb")
     assert result.left.status == "ok"
     assert any("left: only 66 % of the field of view" in warning for warning in result.warnings)
-    assert not screener.screen(draw("D")[40:], draw("D", seed=2)).warnings
+    assert not screener.screen(draw("D")[40:], draw("D", seed=2), color="rgb").warnings
 
 
 def test_result_holds_versions_hashes_and_times(screener, draw, shared_bundle) -> None:
     bundle = Bundle.open(shared_bundle)
-    values = screener.screen(draw("D", seed=1), draw("D", seed=2)).to_dict()
+    values = screener.screen(draw("D", seed=1), draw("D", seed=2), color="rgb").to_dict()
     assert values["bundle"] == {
         "name": "tiny",
         "version": "1.2.3",
@@ -128,7 +133,7 @@ def test_result_holds_versions_hashes_and_times(screener, draw, shared_bundle) -
     assert values["degraded"] is False
     assert values["not_a_medical_device"] is True
     assert values["package_version"] == __version__
-    assert values["schema_version"] == 1
+    assert values["schema_version"] == 2
     assert list(values["probabilities"]) == list("NDGCAHMO")
     decision = values["decisions"]["D"]
     assert decision["present"] is True
@@ -143,14 +148,17 @@ def test_result_holds_versions_hashes_and_times(screener, draw, shared_bundle) -
 
 def test_files_are_screened_like_frames(screener, draw, pair) -> None:
     from_files = screener.screen_files(*pair)
-    from_frames = screener.screen(draw("D", seed=1), draw("D", seed=2))
+    from_frames = screener.screen(draw("D", seed=1), draw("D", seed=2), color="rgb")
     assert from_files.time_ms["decode"] > 0
     assert without_times(from_files) == without_times(from_frames)
 
 
 def test_eyes_may_be_prepared_apart(screener, draw) -> None:
-    left, right = screener.prepare("left", draw("D")), screener.prepare("right", draw("N"))
-    together = screener.screen(draw("D"), draw("N"))
+    left, right = (
+        screener.prepare("left", draw("D"), color="rgb"),
+        screener.prepare("right", draw("N"), color="rgb"),
+    )
+    together = screener.screen(draw("D"), draw("N"), color="rgb")
     assert without_times(screener.screen_prepared(left, right)) == without_times(together)
     with pytest.raises(UsageError, match="got right, left"):
         screener.screen_prepared(right, left)
@@ -158,7 +166,10 @@ def test_eyes_may_be_prepared_apart(screener, draw) -> None:
 
 def test_eye_that_was_prepared_for_another_bundle_is_refused(screener, draw) -> None:
     other = replace(screener.manifest.spec, crop_permille=900)
-    left, right = prepare_eye("left", draw("N"), other), screener.prepare("right", draw("N"))
+    left, right = (
+        EyePreparer(other).frame("left", draw("N"), color="rgb"),
+        screener.prepare("right", draw("N"), color="rgb"),
+    )
     with pytest.raises(UsageError, match="the left eye was prepared by preprocessing") as caught:
         screener.screen_prepared(left, right)
     for spec in (other, screener.manifest.spec):
@@ -177,12 +188,12 @@ def test_eye_that_was_prepared_for_another_bundle_is_refused(screener, draw) -> 
 )
 def test_arrays_that_are_no_frames_are_refused(screener, draw, frame) -> None:
     with pytest.raises(ImageError):
-        screener.screen(frame, draw("D"))
+        screener.screen(frame, draw("D"), color="rgb")
 
 
 def test_operating_point_may_be_named(shared_bundle, draw) -> None:
     with Screener.open(shared_bundle, operating_point="keen") as keen:
-        result = keen.screen(draw("D", seed=1), draw("D", seed=2))
+        result = keen.screen(draw("D", seed=1), draw("D", seed=2), color="rgb")
     assert result.operating_point == "keen"
     assert set(result.findings) > {"D"}
     with pytest.raises(UsageError, match="it has even, keen"):
@@ -192,8 +203,8 @@ def test_operating_point_may_be_named(shared_bundle, draw) -> None:
 def test_other_class_lists_work(make_bundle, draw, tmp_path: Path) -> None:
     classes = ClassList(("D", "other"), ("diabetic", "something else"), None)
     with Screener.open(make_bundle(tmp_path / "b", classes=classes)) as opened:
-        diseased = opened.screen(draw("D", seed=1), draw("D", seed=2))
-        healthy = opened.screen(draw("N", seed=1), draw("N", seed=2))
+        diseased = opened.screen(draw("D", seed=1), draw("D", seed=2), color="rgb")
+        healthy = opened.screen(draw("N", seed=1), draw("N", seed=2), color="rgb")
     assert (diseased.outcome, diseased.findings) == ("findings", ("D",))
     assert healthy.outcome == "uncertain"
 
@@ -201,8 +212,8 @@ def test_other_class_lists_work(make_bundle, draw, tmp_path: Path) -> None:
 def test_the_encoder_is_told_which_eye_it_sees(make_bundle, graphs, draw, tmp_path: Path) -> None:
     folder = make_bundle(tmp_path / "sided", encoder=graphs["encoder"](turns_right_eyes=True))
     with Screener.open(folder, threads=1) as opened:
-        both = opened.screen(draw("D", seed=1), draw("D", seed=2))
-        right_alone = opened.screen(None, draw("D", seed=2))
+        both = opened.screen(draw("D", seed=1), draw("D", seed=2), color="rgb")
+        right_alone = opened.screen(None, draw("D", seed=2), color="rgb")
     assert both.left.probabilities["D"] > 0.9
     assert both.right.probabilities["D"] < 0.1
     assert right_alone.right.probabilities == pytest.approx(both.right.probabilities, abs=1e-6)
@@ -213,7 +224,7 @@ def test_a_model_that_says_nothing_of_an_eye_alone_is_screened_all_the_same(
 ) -> None:
     encoder = graphs["encoder"](eye_logits=False)
     with Screener.open(make_bundle(tmp_path / "silent", encoder=encoder), threads=1) as opened:
-        result = opened.screen(draw("D", seed=1), draw("D", seed=2))
+        result = opened.screen(draw("D", seed=1), draw("D", seed=2), color="rgb")
     assert (result.outcome, result.findings) == ("findings", ("D",))
     assert result.left.probabilities == result.right.probabilities == {}
     assert "D" in format_result(result)
@@ -230,7 +241,7 @@ def test_closed_screener_refuses_and_closing_twice_is_allowed(shared_bundle, dra
     opened.close()
     opened.close()
     with pytest.raises(EngineError, match="closed"):
-        opened.screen(draw("D"), draw("D"))
+        opened.screen(draw("D"), draw("D"), color="rgb")
 
 
 def test_unknown_backend_is_named(shared_bundle) -> None:
@@ -240,12 +251,14 @@ def test_unknown_backend_is_named(shared_bundle) -> None:
 
 def test_threads_may_share_a_screener(screener, draw) -> None:
     frames = {says: (draw(says, seed=1), draw(says, seed=2)) for says in ("D", "N")}
-    expected = {says: without_times(screener.screen(*pair)) for says, pair in frames.items()}
+    expected = {
+        says: without_times(screener.screen(*pair, color="rgb")) for says, pair in frames.items()
+    }
     differences = []
 
     def work(says: str) -> None:
         for _ in range(20):
-            if without_times(screener.screen(*frames[says])) != expected[says]:
+            if without_times(screener.screen(*frames[says], color="rgb")) != expected[says]:
                 differences.append(says)
 
     workers = [threading.Thread(target=work, args=(says,)) for says in ("D", "N", "D", "N")]
@@ -260,7 +273,7 @@ def test_graph_bytes_are_not_read_again_after_verification(bundle_copy, draw) ->
     bundle = Bundle.open(bundle_copy)
     (bundle_copy / "graphs/encoder.onnx").write_bytes(b"changed after it was verified")
     with Screener.open(bundle) as opened:
-        assert opened.screen(draw("D"), draw("D", seed=2)).outcome == "findings"
+        assert opened.screen(draw("D"), draw("D", seed=2), color="rgb").outcome == "findings"
 
 
 def test_per_eye_outputs_that_were_never_taught_are_not_shown(
@@ -271,7 +284,7 @@ def test_per_eye_outputs_that_were_never_taught_are_not_shown(
 
     bundle = make_bundle(tmp_path / "bundle", change=without_eyes)
     with Screener.open(bundle) as screener:
-        result = screener.screen(draw("D", seed=1), draw("D", seed=2))
+        result = screener.screen(draw("D", seed=1), draw("D", seed=2), color="rgb")
     assert result.outcome == "findings"
     assert result.left.probabilities == result.right.probabilities == {}
     assert format_result(result)

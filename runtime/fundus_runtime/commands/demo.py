@@ -42,7 +42,7 @@ def run_demo(arguments: argparse.Namespace) -> int:
     with Screener.open(
         arguments.bundle, threads=arguments.threads, operating_point=arguments.operating_point
     ) as screener:
-        screened = screener.screen(left, right)
+        screened = screener.screen(left, right, color="rgb")
     result = replace(screened, warnings=(DEMO_NOTE, *screened.warnings))
     page = render_report(result, left, right)
     # these two are the demo's own files, so that running it again may replace them

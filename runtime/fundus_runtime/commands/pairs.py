@@ -139,7 +139,6 @@ def screen_pairs(
     *,
     one_eye: bool,
     force: bool,
-    max_megapixels: float,
     stopped: Callable[[], bool] = lambda: False,
 ) -> Counter[str]:
     """Screen every pair and write the CSV file.
@@ -150,7 +149,6 @@ def screen_pairs(
         out: the CSV file.
         one_eye: screen an eye whose partner is missing, instead of refusing the pair.
         force: replace an existing file.
-        max_megapixels: limit for each photograph.
         stopped: asked after every row; true ends the work with nothing written.
 
     Returns:
@@ -167,7 +165,7 @@ def screen_pairs(
     with atomic_text(out, force=force, newline="") as stream:
         writer = csv.DictWriter(stream, [*FIRST_COLUMNS, *letters, *EXTRA_COLUMNS], restval="")
         writer.writeheader()
-        for row in _rows(screener, folder.pairs, one_eye, max_megapixels):
+        for row in _rows(screener, folder.pairs, one_eye):
             counts[str(row["status"])] += 1
             writer.writerow(row)
             if stopped():
@@ -175,13 +173,11 @@ def screen_pairs(
     return counts
 
 
-def _rows(
-    screener: Screener, pairs: Sequence[PairFiles], one_eye: bool, max_megapixels: float
-) -> Iterator[Row]:
+def _rows(screener: Screener, pairs: Sequence[PairFiles], one_eye: bool) -> Iterator[Row]:
     from tqdm import tqdm
 
     def prepare(pair: PairFiles) -> _Prepared:
-        return _prepare(screener, pair, one_eye, max_megapixels)
+        return _prepare(screener, pair, one_eye)
 
     quiet = not sys.stderr.isatty()
     with (
@@ -214,9 +210,7 @@ class _Prepared:
     refusal: str | None = None
 
 
-def _prepare(
-    screener: Screener, pair: PairFiles, one_eye: bool, max_megapixels: float
-) -> _Prepared:
+def _prepare(screener: Screener, pair: PairFiles, one_eye: bool) -> _Prepared:
     eyes: dict[Eye, PreparedEye] = {}
     for eye in EYES:
         files = pair.of(eye)
@@ -228,9 +222,7 @@ def _prepare(
                 {}, f"{eye}: no {pair.id}_{eye}.*; add it, or screen one eye alone with --one-eye"
             )
         try:
-            eyes[eye] = screener.prepare_file(
-                eye, files[0] if files else None, max_megapixels=max_megapixels
-            )
+            eyes[eye] = screener.prepare_file(eye, files[0] if files else None)
         except ImageError as error:
             return _Prepared({}, f"{eye}: {error}")
     return _Prepared(eyes)

@@ -100,7 +100,10 @@ def _open_screener(arguments: argparse.Namespace) -> Screener:
     from fundus_runtime.screener import Screener
 
     return Screener.open(
-        arguments.bundle, threads=arguments.threads, operating_point=arguments.operating_point
+        arguments.bundle,
+        threads=arguments.threads,
+        operating_point=arguments.operating_point,
+        max_megapixels=arguments.max_megapixels,
     )
 
 
@@ -118,8 +121,8 @@ def _screen_exam(arguments: argparse.Namespace) -> int:
         left_frame, left_ms = _timed_photograph(left, arguments.max_megapixels)
         right_frame, right_ms = _timed_photograph(right, arguments.max_megapixels)
         result = screener.screen_prepared(
-            screener.prepare("left", left_frame, decode_ms=left_ms),
-            screener.prepare("right", right_frame, decode_ms=right_ms),
+            screener.prepare("left", left_frame, color="rgb", decode_ms=left_ms),
+            screener.prepare("right", right_frame, color="rgb", decode_ms=right_ms),
         )
     if arguments.report is not None:
         write_report(result, left_frame, right_frame, arguments.report, force=arguments.force)
@@ -131,8 +134,8 @@ def _screen_exam(arguments: argparse.Namespace) -> int:
 def _timed_photograph(
     path: str | None, max_megapixels: float
 ) -> tuple[NDArray[np.uint8] | None, float | None]:
+    from fundus_runtime.engine import ms_since
     from fundus_runtime.photograph import read_photograph
-    from fundus_runtime.prepared import ms_since
 
     if path is None:
         return None, None
@@ -156,7 +159,6 @@ def _screen_folder(arguments: argparse.Namespace) -> int:
             arguments.csv,
             one_eye=arguments.one_eye,
             force=arguments.force,
-            max_megapixels=arguments.max_megapixels,
             stopped=stopped,
         )
     summary = {"csv": arguments.csv, "pairs": len(folder.pairs)}

@@ -1,3 +1,8 @@
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
 def cpu_features() -> dict[str, bool]:
     """Vector instruction sets of this machine and whether this process may use them.
 
@@ -9,3 +14,51 @@ def cpu_features() -> dict[str, bool]:
 
 def version() -> str:
     """Version the core was built as; equals `fundus_runtime.__version__`."""
+
+class Preprocessor:
+    """`fundus::Preprocessor`; `fundus_runtime.preprocess.native` is its interface for programs.
+
+    Arrays that do not fit are a `TypeError` or a `ValueError`.
+    """
+
+    def __init__(
+        self,
+        *,
+        size: int,
+        crop_permille: int,
+        illumination: str,
+        illumination_window_px: int,
+        illumination_gain: float,
+        illumination_constant: float,
+        mask_permille: int,
+        mean: tuple[float, float, float],
+        std: tuple[float, float, float],
+        threads: int,
+        kernels: str,
+    ) -> None: ...
+    def crop(
+        self,
+        frame: NDArray[np.uint8],
+        color: str,
+        image: NDArray[np.uint8],
+        mask: NDArray[np.uint8],
+    ) -> tuple[str, str, tuple[int, ...], tuple[int, ...]]:
+        """Fill image and mask; reason, detail, field of view and box, the reason empty if usable."""
+
+    def prepare(
+        self,
+        frame: NDArray[np.uint8],
+        color: str,
+        image: NDArray[np.uint8],
+        mask: NDArray[np.uint8],
+        tensor: NDArray[Any],
+    ) -> tuple[str, str, tuple[int, ...], tuple[int, ...]]:
+        """The same, and the tensor."""
+
+    def normalise(
+        self, image: NDArray[np.uint8], mask: NDArray[np.uint8], tensor: NDArray[Any]
+    ) -> None:
+        """Fill the tensor from an 8-bit image and its mask."""
+
+def kernel_sets() -> list[str]:
+    """Names of the builds of the inner loops that this processor can run."""

@@ -3,6 +3,7 @@
 
 #include "fundus/cpu_features.hpp"
 #include "fundus/version.hpp"
+#include "preprocess.hpp"
 
 namespace nb = nanobind;
 
@@ -27,4 +28,5 @@ NB_MODULE(_native, module) {
       nb::sig("def cpu_features() -> dict[str, bool]"),
       "Vector instruction sets of this machine, by their /proc/cpuinfo names, and whether this\n"
       "process may use them: the processor has them and the operating system saves their state.");
+  bind_preprocess(module);
 }

@@ -1,0 +1,191 @@
+// fundus::Preprocessor as Python sees it. Checks that arrays are what the core expects; what they
+// should have been, fundus_runtime.preprocess.native tells the user.
+#include "preprocess.hpp"
+
+#include <nanobind/ndarray.h>
+#include <nanobind/stl/array.h>
+#include <nanobind/stl/string_view.h>
+
+#include <mutex>
+#include <stdexcept>
+#include <string>
+#include <string_view>
+
+#include "fundus/preprocessor.hpp"
+
+namespace nb = nanobind;
+
+namespace {
+
+using Frame = nb::ndarray<const std::uint8_t, nb::ndim<3>, nb::device::cpu>;
+using Bytes = nb::ndarray<std::uint8_t, nb::c_contig, nb::device::cpu>;
+using Tensor = nb::ndarray<nb::ndim<3>, nb::c_contig, nb::device::cpu>;
+
+template <class Value>
+struct Named {
+  std::string_view name;
+  Value value;
+};
+
+template <class Value, std::size_t kCount>
+Value value_of(const Named<Value> (&table)[kCount], std::string_view name, const char* what) {
+  for (const auto& entry : table)
+    if (entry.name == name) return entry.value;
+  throw std::invalid_argument(std::string(what) + " is " + std::string(name));
+}
+
+constexpr Named<fundus::Illumination> kIlluminations[] = {
+    {"subtract", fundus::Illumination::subtract},
+    {"divide", fundus::Illumination::divide},
+    {"none", fundus::Illumination::none},
+};
+constexpr Named<fundus::KernelSet> kKernelSets[] = {
+    {"best", fundus::KernelSet::best},
+    {"baseline", fundus::KernelSet::baseline},
+    {"avx2", fundus::KernelSet::avx2},
+    {"avx512", fundus::KernelSet::avx512},
+};
+constexpr Named<fundus::ColorOrder> kColors[] = {
+    {"rgb", fundus::ColorOrder::rgb},
+    {"bgr", fundus::ColorOrder::bgr},
+};
+
+void require(bool holds, const char* what) {
+  if (!holds) throw std::invalid_argument(what);
+}
+
+fundus::FrameView view_of(const Frame& frame, std::string_view color) {
+  require(frame.shape(2) == 3, "a frame has three channels");
+  require(frame.shape(0) <= fundus::kMaxFrameSidePx && frame.shape(1) <= fundus::kMaxFrameSidePx,
+          "a side of the frame is out of range");
+  fundus::FrameView view;
+  view.data = frame.data();
+  view.height = static_cast<int>(frame.shape(0));
+  view.width = static_cast<int>(frame.shape(1));
+  view.row_stride_bytes = static_cast<std::ptrdiff_t>(frame.stride(0));
+  view.pixel_stride_bytes = static_cast<std::ptrdiff_t>(frame.stride(1));
+  view.channel_stride_bytes = static_cast<std::ptrdiff_t>(frame.stride(2));
+  view.color = value_of(kColors, color, "color");
+  return view;
+}
+
+fundus::TensorView view_of(const Tensor& tensor, int size) {
+  const auto side = static_cast<std::size_t>(size);
+  require(tensor.shape(0) == 3 && tensor.shape(1) == side && tensor.shape(2) == side,
+          "the tensor is not 3 x size x size");
+  const nb::dlpack::dtype type = tensor.dtype();
+  require(type == nb::dtype<float>() ||
+              type == nb::dlpack::dtype{static_cast<std::uint8_t>(nb::dlpack::dtype_code::Float),
+                                        16, 1},
+          "the tensor is neither float32 nor float16");
+  return {tensor.data(), type.bits == 16 ? fundus::TensorType::fp16 : fundus::TensorType::fp32};
+}
+
+fundus::EyeBuffers buffers_of(const Bytes& image, const Bytes& mask, int size) {
+  const auto count = static_cast<std::size_t>(size) * static_cast<std::size_t>(size);
+  require(image.size() == 3 * count && mask.size() == count,
+          "image and mask are not size x size x 3 and size x size");
+  return {image.data(), mask.data()};
+}
+
+nb::object text(std::string_view value) {
+  return nb::str(value.data(), value.size());
+}
+
+// (reason, detail, field of view, box); an empty reason where the eye was prepared.
+nb::tuple tuple_of(const fundus::EyeGeometry& eye) {
+  const fundus::FieldOfView& field = eye.field;
+  return nb::make_tuple(
+      text(eye.refusal.reason), text(eye.refusal.detail),
+      nb::make_tuple(field.center_x_px, field.center_y_px, field.radius_x_px, field.radius_y_px,
+                     field.rim_permille, field.visible_permille),
+      nb::make_tuple(eye.box.left_px, eye.box.top_px, eye.box.right_px, eye.box.bottom_px));
+}
+
+// Calls from several threads wait for each other, without the interpreter's lock.
+class SharedPreprocessor {
+ public:
+  SharedPreprocessor(const fundus::PreprocessSpec& spec, int threads, fundus::KernelSet kernels)
+      : preprocessor_(spec, threads, kernels) {}
+
+  nb::tuple crop(const Frame& frame, std::string_view color, const Bytes& image,
+                 const Bytes& mask) {
+    const fundus::FrameView view = view_of(frame, color);
+    const fundus::EyeBuffers eye = buffers_of(image, mask, preprocessor_.spec().size);
+    return tuple_of(unlocked([&] { return preprocessor_.crop(view, eye); }));
+  }
+
+  nb::tuple prepare(const Frame& frame, std::string_view color, const Bytes& image,
+                    const Bytes& mask, const Tensor& tensor) {
+    const int size = preprocessor_.spec().size;
+    const fundus::FrameView view = view_of(frame, color);
+    const fundus::EyeBuffers eye = buffers_of(image, mask, size);
+    const fundus::TensorView out = view_of(tensor, size);
+    return tuple_of(unlocked([&] { return preprocessor_.prepare(view, eye, out); }));
+  }
+
+  void normalise(const Bytes& image, const Bytes& mask, const Tensor& tensor) {
+    const int size = preprocessor_.spec().size;
+    const fundus::EyeBuffers eye = buffers_of(image, mask, size);
+    const fundus::TensorView out = view_of(tensor, size);
+    unlocked([&] {
+      preprocessor_.normalise(eye.image, eye.mask, out);
+      return fundus::EyeGeometry{};
+    });
+  }
+
+ private:
+  template <class Work>
+  fundus::EyeGeometry unlocked(Work work) {
+    const nb::gil_scoped_release released;
+    const std::lock_guard lock(mutex_);
+    return work();
+  }
+
+  std::mutex mutex_;
+  fundus::Preprocessor preprocessor_;
+};
+
+void construct(SharedPreprocessor* self, int size, int crop_permille, std::string_view illumination,
+               int illumination_window_px, double illumination_gain, double illumination_constant,
+               int mask_permille, std::array<double, 3> mean, std::array<double, 3> std,
+               int threads, std::string_view kernels) {
+  fundus::PreprocessSpec spec;
+  spec.size = size;
+  spec.crop_permille = crop_permille;
+  spec.illumination = value_of(kIlluminations, illumination, "illumination");
+  spec.illumination_window_px = illumination_window_px;
+  spec.illumination_gain = static_cast<float>(illumination_gain);
+  spec.illumination_constant = static_cast<float>(illumination_constant);
+  spec.mask_permille = mask_permille;
+  for (std::size_t c = 0; c < 3; ++c) {
+    spec.mean[c] = static_cast<float>(mean[c]);
+    spec.std[c] = static_cast<float>(std[c]);
+  }
+  new (self) SharedPreprocessor(spec, threads, value_of(kKernelSets, kernels, "kernels"));
+}
+
+} // namespace
+
+void bind_preprocess(nb::module_& module) {
+  using namespace nb::literals;
+  nb::class_<SharedPreprocessor>(module, "Preprocessor")
+      .def("__init__", &construct, nb::kw_only(), "size"_a, "crop_permille"_a, "illumination"_a,
+           "illumination_window_px"_a, "illumination_gain"_a, "illumination_constant"_a,
+           "mask_permille"_a, "mean"_a, "std"_a, "threads"_a, "kernels"_a)
+      .def("crop", &SharedPreprocessor::crop, "frame"_a.noconvert(), "color"_a,
+           "image"_a.noconvert(), "mask"_a.noconvert())
+      .def("prepare", &SharedPreprocessor::prepare, "frame"_a.noconvert(), "color"_a,
+           "image"_a.noconvert(), "mask"_a.noconvert(), "tensor"_a.noconvert())
+      .def("normalise", &SharedPreprocessor::normalise, "image"_a.noconvert(), "mask"_a.noconvert(),
+           "tensor"_a.noconvert());
+  module.def(
+      "kernel_sets",
+      [] {
+        nb::list usable;
+        for (const auto& entry : kKernelSets)
+          if (fundus::kernel_set_usable(entry.value)) usable.append(text(entry.name));
+        return usable;
+      },
+      "Names of the builds of the inner loops that this processor can run.");
+}

@@ -1,0 +1,3 @@
+// Built with the flags that CMakeLists.txt gives this file.
+#define FUNDUS_KERNELS kAvx2Kernels
+#include "kernel_loops.hpp"

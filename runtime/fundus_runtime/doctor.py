@@ -93,7 +93,7 @@ def _version_of(module: str) -> str | None:
 
 
 def _machine() -> dict[str, Any]:
-    from fundus_runtime.backends.onnxruntime import default_threads
+    from fundus_runtime.backends.settings import default_threads
 
     return {
         "system": platform.platform(),

@@ -34,6 +34,7 @@ __all__ = [
     "REPORT_NAME",
     "Plans",
     "build_command",
+    "built_precisions",
     "graph_hashes",
     "plans_folder",
     "read_plans",
@@ -124,6 +125,22 @@ def read_plans(
     raise PlanError(
         f"the plans in {root} do not fit: {'; '.join(mismatches)}. Build them here: {command}"
     )
+
+
+def built_precisions(bundle: Bundle, device: Device) -> tuple[str, ...]:
+    """In which precisions there are plans of this bundle for this device, in order of their names.
+
+    Nothing is verified here but what they say they are; `read_plans` does that.
+    """
+    found = set()
+    for folder in _newest_first(plans_folder(bundle)):
+        try:
+            key = _key_of(folder, read_report(folder))
+        except PlanError:  # told by read_plans, if nothing else fits
+            continue
+        if (key.bundle_sha256, key.device) == (bundle.sha256, device):
+            found.add(key.precision)
+    return tuple(sorted(found))
 
 
 def read_report(folder: Path) -> dict[str, Any]:

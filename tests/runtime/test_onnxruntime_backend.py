@@ -8,7 +8,7 @@ import pytest
 
 from fundus_runtime.backends.onnxruntime import OnnxRuntimeBackend, default_threads
 from fundus_runtime.backends.protocol import encoded_eyes
-from fundus_runtime.errors import EngineError, EngineMissingError
+from fundus_runtime.errors import EngineError, EngineMissingError, UsageError
 from fundus_runtime.labels import EYES
 
 SIZE, CLASSES = 64, 8
@@ -181,7 +181,7 @@ def test_default_threads_stay_within_the_machine() -> None:
 
 
 def test_no_threads_at_all_are_refused(graphs) -> None:
-    with pytest.raises(EngineError, match="at least 1"):
+    with pytest.raises(UsageError, match="at least 1"):
         OnnxRuntimeBackend(
             graphs["encoder"](), graphs["head"](), size=SIZE, class_count=CLASSES, threads=0
         )

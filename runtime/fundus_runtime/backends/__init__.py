@@ -13,6 +13,7 @@ from fundus_runtime.backends.protocol import (
     encoder_feeds,
     named_as,
 )
+from fundus_runtime.backends.settings import EngineSettings
 
 __all__ = [
     "ENCODER_INPUTS",
@@ -21,6 +22,7 @@ __all__ = [
     "HEAD_OUTPUTS",
     "Backend",
     "EncodedEyes",
+    "EngineSettings",
     "encoded_eyes",
     "encoder_feeds",
     "named_as",

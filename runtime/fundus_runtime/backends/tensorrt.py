@@ -28,6 +28,7 @@ from fundus_runtime.backends.protocol import (
     require_images,
     require_logits,
 )
+from fundus_runtime.backends.settings import EngineSettings
 from fundus_runtime.backends.tensorrt_install import import_tensorrt, make_log, refusal
 from fundus_runtime.errors import EngineError
 from fundus_runtime.labels import Eye
@@ -47,7 +48,8 @@ class TensorRTBackend:
         size: side S of the input in pixels.
         class_count: K.
         max_batch: the largest batch of the plans; larger ones are run in parts.
-        device: the GPU; None to open the first one. It is closed with the backend.
+        device: the GPU; None to open the one of `settings`. It is closed with the backend.
+        settings: of the engine; None for the defaults.
 
     Raises:
         EngineMissingError: TensorRT, a library, the driver or a GPU is missing.
@@ -66,12 +68,16 @@ class TensorRTBackend:
         class_count: int,
         max_batch: int,
         device: CudaDevice | None = None,
+        settings: EngineSettings | None = None,
     ) -> None:
+        settings = EngineSettings() if settings is None else settings
         trt = import_tensorrt()
         self._size = size
         self._class_count = class_count
         self._lock = threading.Lock()
-        self._device: CudaDevice | None = open_cuda_device() if device is None else device
+        self._device: CudaDevice | None = (
+            open_cuda_device(settings.device) if device is None else device
+        )
         major, minor = self._device.compute_capability
         self._provider = f"TensorRT {trt.__version__} on {self._device.name} (sm_{major}{minor})"
         self._log = make_log(trt)  # the runtime holds no reference of its own
@@ -98,6 +104,11 @@ class TensorRTBackend:
     def provider(self) -> str:
         """TensorRT's version and the GPU that it runs on."""
         return self._provider
+
+    @property
+    def degraded_reason(self) -> str | None:
+        """Why it is slower than it could be; None where it is not."""
+        return None
 
     @property
     def threads(self) -> int:

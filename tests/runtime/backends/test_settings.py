@@ -1,0 +1,97 @@
+"""What an engine may use of the machine."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from pathlib import Path
+
+import pytest
+
+from fundus_runtime.backends import settings as settings_module
+from fundus_runtime.backends.settings import EngineSettings, default_threads
+from fundus_runtime.errors import UsageError
+
+CPU = min(os.sched_getaffinity(0))
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"threads": 0}, "threads must be a whole number, at least 1, got 0"),
+        ({"threads": True}, "threads must be a whole number"),
+        ({"threads": 1.5}, "threads must be a whole number"),
+        ({"warm_up_runs": -1}, "warm_up_runs must be"),
+        ({"device": -1}, "device must be"),
+        ({"spinning": "always"}, "spinning must be one of while_running, never"),
+        ({"precision": "int4"}, "precision must be one of fp32, tf32, fp16, int8"),
+        ({"affinity": ()}, "affinity names the CPUs"),
+        ({"affinity": (CPU, CPU)}, "expected different ones"),
+        ({"affinity": (100_000,)}, "of those that this process may use"),
+        ({"affinity": (CPU,), "threads": 2}, "names 1 CPUs for 2 threads"),
+    ],
+)
+def test_settings_out_of_range_or_at_odds_are_refused(values, words) -> None:
+    with pytest.raises(UsageError, match=words):
+        EngineSettings(**values)
+
+
+def test_threads_are_those_asked_for_or_those_of_the_affinity_or_the_default() -> None:
+    assert EngineSettings(threads=3).thread_count == 3
+    assert EngineSettings(affinity=(CPU,)).thread_count == 1
+    assert EngineSettings().thread_count == default_threads()
+
+
+def test_settings_are_plain_json() -> None:
+    values = EngineSettings(affinity=(CPU,)).to_dict()
+    assert json.loads(json.dumps(values)) == values
+
+
+def _machine(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, *, cpus: int, a_core: int = 1, quota: str = ""
+) -> None:
+    """A machine with so many logical CPUs, `a_core` of them on each core."""
+    monkeypatch.setattr(settings_module, "_allowed_cpus", lambda: set(range(cpus)))
+    monkeypatch.setattr(settings_module, "_siblings", lambda cpu: str(cpu // a_core))
+    if quota:
+        (tmp_path / "cpu.max").write_text(quota)
+    monkeypatch.setattr(settings_module, "_CPU_QUOTA", tmp_path / "cpu.max")
+
+
+@pytest.mark.parametrize(
+    ("machine", "threads"),
+    [
+        ({"cpus": 1}, 1),
+        ({"cpus": 2}, 2),
+        ({"cpus": 4}, 3),
+        ({"cpus": 12}, 4),
+        ({"cpus": 4, "a_core": 2}, 2),
+        ({"cpus": 8, "a_core": 2}, 3),
+        ({"cpus": 12, "quota": "200000 100000\n"}, 2),
+        ({"cpus": 12, "quota": "50000 100000\n"}, 1),
+        ({"cpus": 4, "quota": "max 100000\n"}, 3),
+        ({"cpus": 4, "quota": "800000 100000\n"}, 3),
+    ],
+)
+def test_a_core_is_left_to_others_and_a_containers_quota_is_kept(
+    monkeypatch, tmp_path: Path, machine, threads: int
+) -> None:
+    _machine(monkeypatch, tmp_path, **machine)
+    assert default_threads() == threads
+
+
+def test_a_thread_of_ones_own_is_pinned_and_no_other() -> None:
+    before, seen = os.sched_getaffinity(0), []
+
+    def work() -> None:
+        EngineSettings(affinity=(CPU,)).pin_calling_thread()
+        seen.append(os.sched_getaffinity(0))
+
+    worker = threading.Thread(target=work)
+    worker.start()
+    worker.join()
+    assert seen == [{CPU}]
+    assert os.sched_getaffinity(0) == before
+    EngineSettings().pin_calling_thread()
+    assert os.sched_getaffinity(0) == before

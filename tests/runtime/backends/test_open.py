@@ -134,7 +134,7 @@ def test_a_provider_that_this_build_lacks_is_an_error_that_names_the_extra(
     built_with = onnxruntime.get_available_providers()
     if any(name.startswith(("CUDA", "Tensorrt")) for name in built_with):
         pytest.skip("needs an ONNX Runtime without GPU providers")
-    words = r"was built with .*CPUExecutionProvider, but .* fundus-edge\[gpu\]"
+    words = r'was built with .*CPUExecutionProvider, but .*"fundus-edge\[gpu\]"'
     with pytest.raises(EngineMissingError, match=words):
         open_engine(make_forms(), provider=provider)
 

@@ -8,6 +8,9 @@ failed run is not repeated elsewhere, and the session is asked what it runs on.
 
 from __future__ import annotations
 
+import contextlib
+import io
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -45,8 +48,7 @@ def open_session(graph: str, data: bytes, provider: Provider, settings: EngineSe
     runtime = _import_runtime(provider)
     name = PROVIDER_NAMES[provider]
     _require_built_with(runtime, provider)
-    if provider != "cpu" and hasattr(runtime, "preload_dlls"):
-        runtime.preload_dlls()  # the CUDA libraries that came as packages are on no library path
+    missing = "" if provider == "cpu" else _preload(runtime)
     options = _options(runtime, provider, settings)
     try:
         session = runtime.InferenceSession(
@@ -60,7 +62,7 @@ def open_session(graph: str, data: bytes, provider: Provider, settings: EngineSe
             read_config_from_model=0,
         )
     except Exception as error:  # the engine's exceptions share no public base
-        raise _refusal(runtime, graph, provider, error) from error
+        raise _refusal(runtime, graph, provider, error, missing) from error
     _require_provider(graph, session.get_providers(), provider)
     return session
 
@@ -86,6 +88,18 @@ def _require_built_with(runtime: Any, provider: Provider) -> None:
             f'pip install "fundus-edge[{_EXTRA[provider]}]" (x86; on Jetson use the backend '
             "tensorrt, or NVIDIA's own build of onnxruntime-gpu)"
         )
+
+
+def _preload(runtime: Any) -> str:
+    """Load CUDA's libraries that came as packages, which are on no library path; what is missing.
+
+    From 1.21 on; it prints where this program's results go.
+    """
+    said = io.StringIO()
+    if hasattr(runtime, "preload_dlls"):
+        with contextlib.redirect_stdout(said):
+            runtime.preload_dlls()
+    return " ".join(dict.fromkeys(re.findall(r"lib[\w.+-]+\.so[\w.]*", said.getvalue())))
 
 
 def _options(runtime: Any, provider: Provider, settings: EngineSettings) -> Any:
@@ -137,17 +151,20 @@ def _provider_options(provider: Provider, settings: EngineSettings) -> dict[str,
     return {"device_id": str(settings.device), "trt_engine_cache_enable": "False"}
 
 
-def _refusal(runtime: Any, graph: str, provider: Provider, error: Exception) -> EngineError:
+def _refusal(
+    runtime: Any, graph: str, provider: Provider, error: Exception, missing: str
+) -> EngineError:
     came = f"ONNX Runtime {runtime.__version__} cannot load the {graph} graph"
     if provider == "cpu":
         return EngineError(f"{came}: {error}")
-    cuda = getattr(runtime, "cuda_version", None) or "the version it was built with"
-    return EngineError(
-        f"{came} on {PROVIDER_NAMES[provider]} alone: {error}; nothing runs on the CPU in its "
-        "place. See whether nvidia-smi lists the GPU and whether the libraries are there: CUDA "
-        f'{cuda} and cuDNN (pip install "onnxruntime-gpu[cuda,cudnn]"'
-        f"{', and TensorRT 10' if provider == 'tensorrt' else ''}); its log on stderr names what "
-        "is missing"
+    cuda = getattr(runtime, "cuda_version", None) or "the version that it was built with"
+    found = f"; missing: {missing}" if missing else ""
+    kind = EngineMissingError if missing else EngineError
+    return kind(
+        f"{came} on {PROVIDER_NAMES[provider]} alone: {str(error).strip()}{found}; nothing runs on "
+        "the CPU in its place. See whether nvidia-smi lists the GPU, and install its libraries: "
+        f'CUDA {cuda} and cuDNN, pip install "onnxruntime-gpu[cuda,cudnn]"'
+        f"{', and TensorRT 10' if provider == 'tensorrt' else ''}"
     )
 
 

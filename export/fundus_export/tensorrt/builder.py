@@ -1,7 +1,7 @@
 """Builds a bundle's plans for this device, holds them to the graphs and to the validated model.
 
-    bundle (verified) -> dialect -> network -> plan -> inspector -> golden pairs -> certificate
-    -> the plans' cache
+    bundle (verified) -> dialect, enough golden pairs -> network -> plan -> inspector
+    -> golden pairs -> certificate -> the plans' cache
 
 Nothing is written before everything has passed. The timing cache alone is saved at once, since
 what was measured stays true whatever becomes of the plan.
@@ -16,7 +16,7 @@ from dataclasses import replace
 from typing import Any
 
 from fundus_export.errors import ExportError
-from fundus_export.tensorrt.checks import Certify, answer_golden_pairs
+from fundus_export.tensorrt.checks import Certify, answer_golden_pairs, require_golden_pairs
 from fundus_export.tensorrt.dialect import require_dialect
 from fundus_export.tensorrt.layers import inspect_engine, read_layers
 from fundus_export.tensorrt.machine import Machine, alone_on
@@ -72,9 +72,9 @@ def build_engine(
         What was made and where it lies.
 
     Raises:
-        ExportError: the bundle lacks the dialect or breaks its rules, TensorRT cannot build it, a
-            product runs in another precision than the graph's, or the engine answers otherwise
-            than the validated model. The previous plans are as they were.
+        ExportError: the bundle lacks the dialect or breaks its rules, has too few golden pairs,
+            TensorRT cannot build it, a product runs in another precision than the graph's, or the
+            engine answers otherwise than the validated model. The previous plans are as they were.
         EngineError: TensorRT failed.
         PlanError: the plans cannot be written.
     """
@@ -86,6 +86,7 @@ def build_engine(
         )
         _require_free(bundle, key, force=force)
         require_dialect(bundle, pair)
+        require_golden_pairs(bundle, pair)
         with alone_on(plans_folder(bundle)):
             plans, reports = _build_both(bundle, pair, strategy, options, machine)
             report = EngineReport(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,27 +14,81 @@ from fundus_runtime.golden import GoldenReport, check_golden
 from fundus_runtime.manifest import GraphPair
 from fundus_runtime.screener import Screener
 
-__all__ = ["Certify", "answer_golden_pairs", "prepare_certificate"]
+__all__ = [
+    "GOLDEN_PAIRS_AT_LEAST",
+    "Certify",
+    "answer_golden_pairs",
+    "prepare_certificate",
+    "require_golden_pairs",
+]
 
 Certify = Callable[[Backend], Mapping[str, Any]]
 
+# Without a certificate they are all that shows what the plans answer.
+GOLDEN_PAIRS_AT_LEAST = 32
+
 _SHOWN = 8
+
+
+def require_golden_pairs(bundle: Bundle, pair: GraphPair) -> int:
+    """Check, before anything is built, that the bundle can show what the plans answer.
+
+    Args:
+        bundle: verified.
+        pair: the form that is to be built.
+
+    Returns:
+        How many different golden pairs there are; the same two pictures count once.
+
+    Raises:
+        ExportError: there are too few, none with this form's answers, or they are malformed.
+    """
+    entry = bundle.manifest.reported.get("golden")
+    found = 0 if entry is None else _different_golden_pairs(bundle, pair, entry)
+    if found < GOLDEN_PAIRS_AT_LEAST:
+        raise ExportError(
+            f"bundle {bundle.path} carries {found} different golden pairs, expected at "
+            f"least {GOLDEN_PAIRS_AT_LEAST}: fewer do not show what the plans answer; export the "
+            "bundle again"
+        )
+    return found
+
+
+def _different_golden_pairs(bundle: Bundle, pair: GraphPair, entry: Any) -> int:
+    """How many there are by their pictures' hashes."""
+    files = bundle.manifest.files
+    try:
+        values = json.loads(bundle.file(entry["answers"]).read_bytes())
+        pairs, answers = values["pairs"], values["answers"]
+        different = {(files[eyes["left"]].sha256, files[eyes["right"]].sha256) for eyes in pairs}
+        recorded = len(answers[pair.name]["logits"]) if pair.name in answers else None
+        if recorded not in (None, len(pairs)):
+            raise ValueError(f"{len(pairs)} pairs, but {recorded} answers")
+    except (OSError, AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ExportError(
+            f"{bundle.path}: the golden pairs are malformed ({error!r}); export the bundle again"
+        ) from error
+    if recorded is None:
+        raise ExportError(
+            f"bundle {bundle.path} has golden answers of {', '.join(sorted(answers))}, none of "
+            f"{pair.name}, which is to be built; export it again"
+        )
+    return len(different)
 
 
 def answer_golden_pairs(bundle: Bundle, pair: GraphPair, backend: Backend) -> GoldenReport:
     """Screen the golden pairs on the engine.
 
     Raises:
-        ExportError: there are none, or one is answered otherwise than recorded.
+        ExportError: there are too few, or one is answered otherwise than recorded.
+        BundleError: the golden answers are malformed.
         EngineError: the engine failed.
     """
+    require_golden_pairs(bundle, pair)
     point = bundle.manifest.operating_points.get()
     report = check_golden(bundle, screener=Screener(bundle, backend, pair, point))
-    if report is None:
-        raise ExportError(
-            f"bundle {bundle.path} carries no golden pairs, so that nothing shows what the plans "
-            "answer; export it again"
-        )
+    if report is None:  # of a bundle with golden pairs there is one
+        raise ExportError(f"bundle {bundle.path} carries no golden pairs; export it again")
     if not report.passed:
         raise ExportError(
             f"the engine answers {len(report.wrong)} of {report.pairs} golden pairs otherwise than "

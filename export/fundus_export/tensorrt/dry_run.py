@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from fundus_export.errors import ExportError
+from fundus_export.tensorrt.checks import require_golden_pairs
 from fundus_export.tensorrt.dialect import require_dialect
 from fundus_export.tensorrt.features import Features, probe
 from fundus_export.tensorrt.memory import estimate_memory
@@ -31,8 +32,8 @@ def dry_run(bundle: Bundle, options: EngineOptions, data: Path | None) -> str:
     """Verify, choose and count; say what the build will do and what is missing for it.
 
     Raises:
-        ExportError: no strategy that could apply finds its dialect in the bundle, or a graph breaks
-            its dialect's rules.
+        ExportError: no strategy that could apply finds its dialect in the bundle, with graphs that
+            keep its rules and enough golden pairs.
     """
     lines = [
         f"{bundle.path}: {bundle.manifest.name} {bundle.manifest.version}, verified, "
@@ -88,6 +89,7 @@ def _strategies(
         try:
             pair = dialect_of(bundle, strategy)
             require_dialect(bundle, pair)
+            golden = require_golden_pairs(bundle, pair)
             graphs = _graphs(bundle, pair, strategy, options)
         except ExportError as error:
             problems.append(str(error))
@@ -96,7 +98,7 @@ def _strategies(
             f"{options.precision} from dialect {pair.name} by {strategy.in_words()}, as on "
             f"TensorRT {'8' if strategy.typing == 'flags' else '10 and later'}"
         )
-        lines += graphs
+        lines += [*graphs, f"  {golden} golden pairs"]
     if not lines:
         raise ExportError("; ".join(problems))
     return [*lines, *(f"not there: {problem}" for problem in problems)]

@@ -11,10 +11,11 @@ from typing import Any
 import onnx
 import pytest
 
+from fundus_export.bundle_files import RECIPE_NAME
 from fundus_export.commands import export
 from fundus_export.errors import ExportError
 from fundus_export.tensorrt.builder import build_engine
-from fundus_export.tensorrt.dialect import RECIPE_NAME
+from fundus_export.tensorrt.dry_run import dry_run
 from fundus_export.tensorrt.machine import Machine, alone_on
 from fundus_export.tensorrt.options import EngineOptions
 from fundus_export.tensorrt.report import EngineReport
@@ -59,7 +60,7 @@ def test_every_precision_is_built_checked_and_stored(
     # with the flags of 8's INT8, TensorRT chooses what the small last products run in
     judged = 1 if dialect == "int8-trt8" else 2
     assert [plan.verdict.proven for plan in report.plans.values()] == [judged, judged]
-    assert report.golden.pairs == 2
+    assert report.golden.pairs == 32
     found = read_plans(bundle, device_of(version), precision=precision)
     assert found.folder == report.folder
     assert found.built == json.loads(json.dumps(report.to_dict()))
@@ -414,7 +415,7 @@ def test_a_bundle_without_the_dialect_names_what_it_has_and_how_to_make_it(
 def test_a_bundle_with_a_recipe_needs_no_photographs(
     make_tiny: Callable[..., Bundle], machine: MakeMachine
 ) -> None:
-    recipe = {"ranges": {"encoder": {}, "head": {}}}
+    recipe = {"ranges": {"encoder": {}, "head": {}}, "raised": {}}
     bundle = make_tiny(
         "fp32", change=lambda files: files.update({RECIPE_NAME: json.dumps(recipe).encode()})
     )
@@ -431,7 +432,7 @@ def test_a_recipe_that_is_none_is_an_error(
 ) -> None:
     bundle = make_tiny("fp32", change=lambda files: files.update({RECIPE_NAME: b"{}"}))
 
-    with pytest.raises(ExportError, match=r"recipe\.json is no recipe \(KeyError"):
+    with pytest.raises(ExportError, match=r"recipe\.json is no recipe: KeyError"):
         build(bundle, machine("10.3.0"), "fp32")
 
 
@@ -449,7 +450,7 @@ def test_graphs_that_break_their_dialect_are_not_built(
         files["graphs/head_int8-trt.onnx"] = files["graphs/head_int8-trt8.onnx"]
 
     made = machine("10.3.0")
-    with pytest.raises(ExportError, match=r"break their dialect's rules: head: "):
+    with pytest.raises(ExportError, match=r"break their dialect's rules: head_int8-trt.onnx: "):
         build(make_tiny(change=exchange), made)
     assert "Builder" not in made.trt._world.log
 
@@ -458,19 +459,52 @@ def test_an_engine_that_answers_otherwise_is_not_kept(
     make_tiny: Callable[..., Bundle], machine: MakeMachine
 ) -> None:
     def falsify(golden: dict[str, Any]) -> None:
-        golden["answers"]["int8-trt"]["logits"][1][1] += 0.5
+        golden["answers"]["int8-trt"]["logits"][6][1] += 0.5
 
     bundle = make_tiny(golden=falsify)
-    with pytest.raises(ExportError, match=r"answers 1 of 2 golden pairs otherwise .*01_left"):
+    with pytest.raises(ExportError, match=r"answers 1 of 32 golden pairs otherwise .*01_left"):
         build(bundle, machine("10.3.0"))
     assert not plans_folder(bundle).exists()
 
 
-def test_a_bundle_without_golden_pairs_is_not_built(
-    make_tiny: Callable[..., Bundle], machine: MakeMachine
+def _without_the_last(golden: dict[str, Any]) -> None:
+    golden["pairs"].pop()
+    for answers in golden["answers"].values():
+        for kind in ("logits", "left_logits", "right_logits"):
+            answers[kind].pop()
+
+
+def _the_first_twice(golden: dict[str, Any]) -> None:
+    golden["pairs"][-1] = golden["pairs"][0]
+
+
+@pytest.mark.parametrize(
+    ("alter", "says"),
+    [
+        (_without_the_last, r"carries 31 different golden pairs, expected at least 32: .*export"),
+        (_the_first_twice, r"carries 31 different golden pairs, expected at least 32: .*export"),
+        (lambda golden: golden.clear(), r"carries 0 different golden pairs, expected .*export"),
+        (lambda golden: golden.pop("pairs"), r"malformed \(KeyError\('pairs'\)\); export the bun"),
+        (lambda golden: golden["pairs"].pop(), r"malformed .*31 pairs, but 32 answers.*export the"),
+        (
+            lambda golden: golden["answers"].pop("int8-trt"),
+            r"has golden answers of fp32, none of int8-trt, which is to be built; export it again",
+        ),
+    ],
+    ids=["too few", "the same twice", "none", "no list", "uneven", "of another form"],
+)
+def test_golden_pairs_that_cannot_show_enough_stop_the_build_before_it_begins(
+    make_tiny: Callable[..., Bundle], machine: MakeMachine, alter: Callable[..., Any], says: str
 ) -> None:
-    with pytest.raises(ExportError, match="carries no golden pairs"):
-        build(make_tiny(golden=lambda golden: golden.clear()), machine("10.3.0"))
+    bundle = make_tiny("fp32", "int8-trt", golden=alter)
+    made = machine("10.3.0")
+
+    with pytest.raises(ExportError, match=says):
+        build(bundle, made)
+    assert "Builder.build_serialized_network" not in made.trt._world.log
+    assert not plans_folder(bundle).exists()
+    with pytest.raises(ExportError, match=says):
+        dry_run(bundle, EngineOptions("int8"), None)
 
 
 def test_the_certificate_goes_into_the_report(bundle: Bundle, machine: MakeMachine) -> None:

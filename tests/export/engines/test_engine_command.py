@@ -50,7 +50,7 @@ def test_a_build_says_what_it_made_where_and_how_it_was_checked(
         "Orin (sm_87), TensorRT 10.3.0, CUDA driver 12.6",
         "strong typing",
         "2 of 2 convolutions and matrix products proven",
-        "golden  2 pairs answered as recorded",
+        "golden  32 pairs answered as recorded",
         "checked by golden pairs only",
         f"plans in {plans_folder(bundle)}",
     ):

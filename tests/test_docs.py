@@ -326,7 +326,7 @@ def test_table_of_dialects_is_the_quantisers() -> None:
 
 
 def test_table_of_precisions_is_what_the_export_carries() -> None:
-    from fundus_export.forms import DIALECTS_OF_PRECISION
+    from fundus_export.quantise.scheme import DIALECTS_OF_PRECISION
 
     page = (DOCS / "export.md").read_text("utf-8")
     table = page[page.index("| `--precision` | carries |") : page.index("## How INT8 is made")]

@@ -32,15 +32,8 @@ from fundus_runtime import _native
 from fundus_runtime.canonical import sha256_hex
 from fundus_training.checkpoint import Checkpoint
 
-__all__ = ["DIALECTS_OF_PRECISION", "Form", "FormPlan", "write_forms"]
+__all__ = ["Form", "FormPlan", "write_forms"]
 
-# What the targets of a precision need: INT8 for CPUs, INT8 and FP16 for TensorRT, and FP16 for CPUs
-# without dot-product instructions as well.
-DIALECTS_OF_PRECISION = {
-    "fp32": ("fp32",),
-    "fp16": ("fp16",),
-    "int8": ("int8-cpu", "int8-trt", "fp16"),
-}
 _LOG = logging.getLogger(__name__)
 
 _RESAMPLES = 1000
@@ -194,11 +187,17 @@ class _Judge:
 
 
 def _require_rules(form: Form, source: GraphBytes, recipe: Recipe | None) -> None:
-    for part in PARTS:
+    models = {part: onnx.load_from_string(getattr(form.graphs, part)) for part in PARTS}
+    for part, model in models.items():
         largest = {} if recipe is None else recipe.largest(part)
-        islands = island_of(GraphView(onnx.load_from_string(getattr(source, part))), largest)
-        model = onnx.load_from_string(getattr(form.graphs, part))
-        findings = check_dialect(model, form.dialect, graph=part, islands=islands)
+        findings = check_dialect(
+            model,
+            form.dialect,
+            graph=part,
+            islands=island_of(GraphView(onnx.load_from_string(getattr(source, part))), largest),
+            raised=() if recipe is None else recipe.raised_in(form.dialect, part),
+            beside=models["head" if part == "encoder" else "encoder"],
+        )
         if findings:
             first = findings[0]
             raise ExportError(

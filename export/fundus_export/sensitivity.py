@@ -104,7 +104,7 @@ def raise_until_certified(
         probe, what the recipe gives.
 
     Raises:
-        ExportError: not even with every product raised do the limits hold.
+        ExportError: not even with every product raised do the limits hold, or only then.
     """
     search = _Search(source, dialect, recipe, certify)
     first = search.look(())
@@ -125,7 +125,14 @@ def raise_until_certified(
                 "of the camera in use, or export with --precision fp16"
             )
         failed, count = count, 2 * count
-    return search.fewest(ranked, failed, found)
+    found = search.fewest(ranked, failed, found)
+    if len(found.raised) == len(ranked):
+        raise ExportError(
+            f"{dialect} keeps the limits only with all of its products in higher precision, "
+            f"{', '.join(found.raised)}, which leaves nothing in INT8; calibrate on more "
+            "photographs of the camera in use, or export with --precision fp16"
+        )
+    return found
 
 
 class _Search:

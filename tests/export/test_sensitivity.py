@@ -177,8 +177,6 @@ def test_what_holds_at_once_stays_as_it_is(search: Any, recipe: Recipe) -> None:
         (2, [0, 1, 2]),
         (3, [0, 1, 2, 4, 3]),
         (4, [0, 1, 2, 4, 3]),
-        # not 8: there are five
-        (5, [0, 1, 2, 4, 5]),
     ],
 )
 def test_the_fewest_that_hold_are_raised(search: Any, least: int, seen: list[int]) -> None:
@@ -250,6 +248,15 @@ def test_limits_that_nothing_keeps_are_an_error(search: Any) -> None:
     words = "not keep the limits even with 5 products.*class decisions.*--precision fp16"
     with pytest.raises(ExportError, match=words):
         search(judge)
+    assert judge.seen == [0, 1, 2, 4, 5]
+
+
+def test_limits_that_only_no_int8_at_all_keeps_are_an_error(search: Any) -> None:
+    judge = Judge(5)
+    words = "only with all of its products in higher precision.*nothing in INT8.*--precision fp16"
+    with pytest.raises(ExportError, match=words):
+        search(judge)
+    # not 8: there are five
     assert judge.seen == [0, 1, 2, 4, 5]
 
 

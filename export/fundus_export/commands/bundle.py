@@ -3,8 +3,11 @@
 The FP32 graphs are compared with the PyTorch model before anything is written: on the checkpoint's
 own validation patients when --data is given, else on the golden pairs. INT8 is calibrated on the
 photographs of --calibration, or of the checkpoint's training patients in --data. With --data, every
-form but fp32 is certified on the validation patients, and INT8 is raised to higher precision layer
-by layer until it decides as the PyTorch model does.
+form is certified on the validation patients, unless fp32 is the only one, and INT8 is raised to
+higher precision layer by layer until it decides as the PyTorch model does.
+
+The exit status is 1 where a certificate misses a limit all the same: too few patients, FP16, or a
+recipe that is repeated as it is. Such a bundle is written, says so, and is left unsigned.
 """
 
 from __future__ import annotations
@@ -13,9 +16,14 @@ import argparse
 import json
 import logging
 import shlex
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fundus_export.commands.calibration_options import (
+    add_calibration_options,
+    require_options_used,
+)
 from fundus_export.commands.passphrase import add_passphrase_option, open_key
 from fundus_training.commands.inputs import load_matching_records, part_of_records, positive_int
 
@@ -28,6 +36,8 @@ if TYPE_CHECKING:
 __all__ = ["add_parser", "run"]
 
 _LOG = logging.getLogger(__name__)
+
+_PAIRS = 32
 
 
 def add_parser(subparsers: Any) -> None:
@@ -48,7 +58,7 @@ def add_parser(subparsers: Any) -> None:
         choices=("fp32", "fp16", "int8-cpu", "int8-trt", "int8-trt8"),
         help="carry this form instead of those of --precision; repeatable",
     )
-    _add_calibration(parser)
+    add_calibration_options(parser)
     parser.add_argument(
         "--data", type=Path, metavar="DIR", help="compare and certify on real pairs of DIR"
     )
@@ -58,9 +68,8 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--pairs",
         type=positive_int,
-        default=32,
         metavar="N",
-        help="how many (default: %(default)s)",
+        help=f"how many of them to compare the FP32 graphs on (default: {_PAIRS})",
     )
     parser.add_argument("--cache-dir", type=Path, metavar="DIR", help="where crops are cached")
     parser.add_argument("--name", help="name of the bundle (default: the folder's)")
@@ -86,45 +95,14 @@ def add_parser(subparsers: Any) -> None:
     parser.set_defaults(run=run)
 
 
-def _add_calibration(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("calibration of INT8")
-    group.add_argument(
-        "--calibration", type=Path, metavar="DIR", help="folder of photographs to calibrate on"
-    )
-    group.add_argument(
-        "--method",
-        choices=("minmax", "percentile"),
-        default="minmax",
-        help="how ranges are chosen (default: %(default)s)",
-    )
-    group.add_argument(
-        "--percentile",
-        type=float,
-        default=99.99,
-        metavar="P",
-        help="of --method percentile (default: %(default)s)",
-    )
-    group.add_argument(
-        "--calibration-limit",
-        type=positive_int,
-        default=256,
-        metavar="N",
-        help="photographs to use at most (default: %(default)s)",
-    )
-    group.add_argument(
-        "--recipe",
-        type=Path,
-        metavar="JSON",
-        help="a bundle's graphs/recipe.json, to repeat its calibration and raised layers instead",
-    )
-
-
 def run(args: argparse.Namespace) -> int:
     """Write the bundle and print what it is.
 
     Raises:
+        UsageError: an option would be without effect.
         FundusError: the checkpoint, the data or the folder cannot be used; nothing was written.
     """
+    require_options_used(args)
     from fundus_export.bundle_writer import BundlePlan, write_bundle
     from fundus_export.commands.form_inputs import form_plan
     from fundus_training.checkpoint import load_checkpoint
@@ -151,8 +129,23 @@ def run(args: argparse.Namespace) -> int:
         f"probability over {parity['pairs']} pairs ({parity['source']})"
     )
     print(_certificates_in_words(bundle, args.out))
-    print(_signature_in_words(args.out, key))
-    return 0
+    misses = _misses(bundle)
+    print(_misses_in_words(args.out, misses) if misses else _signature_in_words(args.out, key))
+    return 1 if misses else 0
+
+
+def _misses(bundle: Bundle) -> dict[str, list[str]]:
+    """What certificates miss, in words, by the form's name."""
+    certificates = bundle.manifest.reported.get("certificates", {})
+    return {name: one["misses"] for name, one in certificates.items() if not one["within_limits"]}
+
+
+def _misses_in_words(out: Path, misses: Mapping[str, Sequence[str]]) -> str:
+    told = "; ".join(f"{name}: {', '.join(missed)}" for name, missed in misses.items())
+    return (
+        f"NOT WITHIN LIMITS: {told}. The bundle is written and left unsigned; if it is to be used "
+        f"all the same: fundus-export sign {shlex.quote(str(out))} --key FILE"
+    )
 
 
 def _certificates_in_words(bundle: Bundle, out: Path) -> str:
@@ -198,7 +191,7 @@ def _real_pairs(args: argparse.Namespace, checkpoint: Checkpoint) -> PreparedPai
         row
         for row in (store.row_of(record.id) for record in records)
         if store.is_gradable(row, "left") and store.is_gradable(row, "right")
-    ][: args.pairs]
+    ][: args.pairs or _PAIRS]
     if not rows:
         raise DataError(f"no validation patient of {args.data} has two gradable photographs")
     left, right = (

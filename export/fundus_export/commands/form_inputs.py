@@ -11,14 +11,18 @@ from itertools import islice
 from pathlib import Path
 
 from fundus_export.certificate import CertificateLimits, Evidence, gather_evidence
+from fundus_export.commands.calibration_options import (
+    calibration_limit,
+    dialects_asked_for,
+    is_calibrated,
+    range_method,
+)
 from fundus_export.errors import ExportError
-from fundus_export.forms import DIALECTS_OF_PRECISION, FormPlan
+from fundus_export.forms import FormPlan
 from fundus_export.graphs import export_graphs
 from fundus_export.quantise.images import CalibrationImages, open_calibration_images
 from fundus_export.quantise.measure import make_recipe
-from fundus_export.quantise.ranges import RangeMethod
 from fundus_export.quantise.recipe import Recipe
-from fundus_export.quantise.scheme import INT8_DIALECTS
 from fundus_export.sensitivity import Probe
 from fundus_runtime.labels import EYES
 from fundus_training.checkpoint import Checkpoint, build_model
@@ -41,12 +45,12 @@ def form_plan(args: argparse.Namespace, checkpoint: Checkpoint) -> FormPlan:
     Raises:
         FundusError: photographs, recipe or data cannot be used.
     """
-    dialects = tuple(dict.fromkeys(args.dialect)) or DIALECTS_OF_PRECISION[args.precision]
+    dialects = dialects_asked_for(args)
     limits = (
         CertificateLimits() if args.limits is None else CertificateLimits.from_file(args.limits)
     )
     recipe, probe = None, None
-    if set(dialects) & set(INT8_DIALECTS):
+    if is_calibrated(args):
         recipe, probe = _recipe(args, checkpoint)
     evidence = None
     if args.data is not None and set(dialects) != {"fp32"}:
@@ -58,10 +62,10 @@ def _recipe(args: argparse.Namespace, checkpoint: Checkpoint) -> tuple[Recipe, P
     """Ranges from a recipe or measured now; a repeated recipe is not searched again."""
     if args.recipe is not None:
         return _repeated(args.recipe, checkpoint), None
-    method = RangeMethod(args.method, args.percentile)
+    method = range_method(args)
     with _photographs(args, checkpoint) as folder:
         images = open_calibration_images(
-            folder, checkpoint.spec, minimum=method.minimum, limit=args.calibration_limit
+            folder, checkpoint.spec, minimum=method.minimum, limit=calibration_limit(args)
         )
         source = export_graphs(build_model(checkpoint))
         cache = (args.cache_dir or default_cache_dir()) / "ranges"

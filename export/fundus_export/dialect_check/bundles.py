@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from fundus_export.bundle_files import RECIPE_NAME
+import onnx
+
+from fundus_export.dialect_check.allowances import Allowance, allowances_of
 from fundus_export.dialect_check.check import check_dialect, model_from_bytes
 from fundus_export.dialect_check.findings import Finding
 from fundus_export.dialect_check.islands import islands_around
@@ -18,8 +19,6 @@ from fundus_runtime.bundle import Bundle
 from fundus_runtime.manifest import GraphPair
 
 __all__ = ["CheckedGraph", "check_bundle", "check_bytes", "check_form"]
-
-_LARGEST = 2  # of what a recipe keeps of a tensor: low, high, largest, means
 
 
 @dataclass(frozen=True)
@@ -54,26 +53,34 @@ def check_bundle(bundle: Bundle, dialect: str | None = None) -> Iterator[Checked
         yield from check_form(bundle, form)
 
 
-def check_form(bundle: Bundle, form: GraphPair) -> Iterator[CheckedGraph]:
-    """Check one form's encoder and head.
-
-    Around tensors that lay beyond FP16's safe range when the bundle was calibrated, the graph may
-    compute in FP32.
+def check_form(bundle: Bundle, form: GraphPair) -> tuple[CheckedGraph, ...]:
+    """Check one form's encoder and head, with what the bundle's recipe allows.
 
     Raises:
         ExportError: the dialect is unknown, or a file is no graph or no recipe.
     """
-    largest = _largest_seen(bundle)
-    files = {"encoder": form.encoder, "head": form.head}
-    for part, data in zip(files, bundle.graph_bytes(form), strict=True):
-        name = PurePosixPath(files[part]).name
-        yield check_bytes(data, name, form.dialect, largest=largest.get(part))
+    allowed = allowances_of(bundle, form.dialect)
+    names = {"encoder": form.encoder, "head": form.head}
+    models = {
+        part: model_from_bytes(data, PurePosixPath(names[part]).name)
+        for part, data in zip(names, bundle.graph_bytes(form), strict=True)
+    }
+    return tuple(
+        _checked(
+            model,
+            PurePosixPath(names[part]).name,
+            form.dialect,
+            allowed[part],
+            beside=models["head" if part == "encoder" else "encoder"],
+        )
+        for part, model in models.items()
+    )
 
 
 def check_bytes(
     data: bytes, name: str, dialect: str, *, largest: Mapping[str, float] | None = None
 ) -> CheckedGraph:
-    """Check a serialised graph.
+    """Check a serialised graph on its own.
 
     Args:
         data: the bytes.
@@ -84,29 +91,21 @@ def check_bytes(
     Raises:
         ExportError: the bytes are no ONNX model, or there is no such dialect.
     """
-    model = model_from_bytes(data, name)
+    return _checked(model_from_bytes(data, name), name, dialect, Allowance(largest or {}))
+
+
+def _checked(
+    model: onnx.ModelProto,
+    name: str,
+    dialect: str,
+    allowed: Allowance,
+    *,
+    beside: onnx.ModelProto | None = None,
+) -> CheckedGraph:
     view = GraphView(model)
-    islands = islands_around(view, largest or {}) if view.fault is None else ()
-    findings = check_dialect(model, dialect, graph=name, islands=islands)
+    islands = islands_around(view, allowed.largest) if view.fault is None else ()
+    findings = check_dialect(
+        model, dialect, graph=name, islands=islands, raised=allowed.raised, beside=beside
+    )
     raised = raised_layers(view) if dialect.startswith("int8") and view.fault is None else ()
     return CheckedGraph(name, dialect, findings, raised)
-
-
-def _largest_seen(bundle: Bundle) -> dict[str, dict[str, float]]:
-    """The largest magnitude that a calibration saw, by part and tensor; empty without a recipe.
-
-    Only this is read of the recipe, whose own reader needs the training framework.
-    """
-    if RECIPE_NAME not in bundle.manifest.files:
-        return {}
-    try:
-        ranges = json.loads(bundle.file(RECIPE_NAME).read_bytes())["ranges"]
-        return {
-            part: {name: float(measured[_LARGEST]) for name, measured in tensors.items()}
-            for part, tensors in ranges.items()
-        }
-    except (AttributeError, IndexError, KeyError, OSError, TypeError, ValueError) as error:
-        raise ExportError(
-            f"{bundle.path / RECIPE_NAME} is no recipe: {type(error).__name__}, {error}; export "
-            "the bundle again"
-        ) from error

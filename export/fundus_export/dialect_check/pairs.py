@@ -20,6 +20,7 @@ __all__ = [
     "Origin",
     "Product",
     "bias_of",
+    "has_quantised_product",
     "is_of_constant",
     "is_rooted_in_constant",
     "origin_of",
@@ -98,6 +99,14 @@ def products(view: GraphView) -> Iterator[Product]:
         constant = [is_rooted_in_constant(view, name) for name in node.input[:2]]
         left = constant[0] and not constant[1] and node.op_type in ("Gemm", "MatMul")
         yield Product(node, int(left), int(not left), constant[int(not left)])
+
+
+def has_quantised_product(view: GraphView) -> bool:
+    """Whether any product reads both its factors through pairs."""
+    return any(
+        all(origin_of(view, name).is_quantised for name in product.node.input[:2])
+        for product in products(view)
+    )
 
 
 def raised_layers(view: GraphView) -> tuple[str, ...]:

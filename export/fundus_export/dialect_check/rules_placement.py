@@ -11,6 +11,7 @@ from fundus_export.dialect_check.pairs import (
     DEQUANTIZE,
     QUANTIZE,
     bias_of,
+    has_quantised_product,
     is_of_constant,
     origin_of,
     products,
@@ -39,9 +40,14 @@ def _unexpected(view: GraphView, traits: Traits) -> Iterator[Breach]:
         )
 
 
-@rule("qdq-missing", "an INT8 graph has at least one quantised product", source=PRECISION)
+@rule(
+    "qdq-missing",
+    "an INT8 graph has at least one quantised product, unless the bundle's recipe raised them and "
+    "the form's other graph has one",
+    source=PRECISION,
+)
 def _missing(view: GraphView) -> Iterator[Breach]:
-    if not any(all(_is_quantised(view, product.node)) for product in products(view)):
+    if not has_quantised_product(view):
         yield Breach(
             "graph",
             "no convolution and no matrix product is quantised; quantise it, or name its dialect",

@@ -17,6 +17,7 @@ from fundus_export.bundle_files import RECIPE_NAME
 from fundus_export.errors import ExportError
 from fundus_export.graphs import GraphBytes
 from fundus_export.quantise.ranges import RangeMethod, TensorRange
+from fundus_export.quantise.scheme import RAISED_AS
 from fundus_runtime.canonical import sha256_hex
 
 __all__ = ["PARTS", "RECIPE_NAME", "Recipe", "rounded_ranges"]
@@ -29,8 +30,6 @@ _KEYS = frozenset(
     | {"raised"}
 )
 _DIGITS = 7
-# Both have the same pairs, so that what had to be raised in one has to be in the other.
-_RAISED_AS = {"int8-trt8": "int8-trt"}
 
 Ranges = Mapping[str, TensorRange]
 
@@ -57,7 +56,7 @@ class Recipe:
 
     def raised_in(self, dialect: str, part: str) -> tuple[str, ...]:
         """Products of a part that stay high in a dialect."""
-        chosen = dialect if dialect in self.raised else _RAISED_AS.get(dialect, dialect)
+        chosen = dialect if dialect in self.raised else RAISED_AS.get(dialect, dialect)
         return tuple(self.raised.get(chosen, {}).get(part, ()))
 
     def with_raised(self, dialect: str, raised: Mapping[str, tuple[str, ...]]) -> Recipe:

@@ -9,10 +9,29 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["DIALECTS", "INT8_DIALECTS", "Dialect", "Scheme", "precision_of", "scheme_of"]
+__all__ = [
+    "DIALECTS",
+    "DIALECTS_OF_PRECISION",
+    "INT8_DIALECTS",
+    "RAISED_AS",
+    "Dialect",
+    "Scheme",
+    "precision_of",
+    "scheme_of",
+]
 
 Dialect = Literal["fp32", "fp16", "int8-cpu", "int8-trt", "int8-trt8"]
 DIALECTS: tuple[Dialect, ...] = ("fp32", "fp16", "int8-cpu", "int8-trt", "int8-trt8")
+# What the targets of a precision need: INT8 for CPUs, INT8 and FP16 for TensorRT, and FP16 for CPUs
+# without dot-product instructions as well.
+DIALECTS_OF_PRECISION = {
+    "fp32": ("fp32",),
+    "fp16": ("fp16",),
+    "int8": ("int8-cpu", "int8-trt", "fp16"),
+}
+# Both have the same pairs, so that what had to be raised in one has to be in the other, unless a
+# recipe says what.
+RAISED_AS = {"int8-trt8": "int8-trt"}
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,8 @@ import shlex
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from fundus_export.bundle_files import CHECKPOINT_NAME
+from fundus_export.bundle_files import CHECKPOINT_NAME, RECIPE_NAME
 from fundus_export.errors import ExportError
-from fundus_export.tensorrt.dialect import RECIPE_NAME
 from fundus_export.tensorrt.features import Features
 from fundus_export.tensorrt.options import Precision
 from fundus_runtime.bundle import Bundle
@@ -138,7 +137,7 @@ def _make_command(bundle: Bundle, strategy: Strategy) -> str:
     checkpoint, recipe = bundle.path / CHECKPOINT_NAME, bundle.path / RECIPE_NAME
     words = ["fundus-export", "bundle", "--checkpoint", str(checkpoint)]
     words += ["--out", f"{bundle.path}-{strategy.dialect}", "--dialect", strategy.dialect]
-    if RECIPE_NAME in bundle.manifest.files:
+    if RECIPE_NAME in bundle.manifest.files and strategy.dialect != "fp32":
         words += ["--recipe", str(recipe)]
     elif strategy.precision == "int8":
         words += ["--calibration", "FOLDER_OF_PHOTOGRAPHS"]

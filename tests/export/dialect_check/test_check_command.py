@@ -172,7 +172,7 @@ def test_a_recipe_that_is_none_is_a_failure(shipped: Path, capsys: Captured) -> 
     with_fp16_islands(shipped)
     exchange(shipped, RECIPE_NAME, b'{"ranges": 5}')
     assert check(shipped, "--dialect", "fp16") == 1
-    assert "graphs/recipe.json is no recipe: AttributeError" in capsys.readouterr().err
+    assert "graphs/recipe.json is no recipe: TypeError" in capsys.readouterr().err
 
 
 def test_a_bundle_whose_files_were_exchanged_is_not_checked(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnxruntime
 import pytest
-from breakages import BROKEN, Break, dequantised, island, spoilt
+from breakages import BROKEN, Break, all_dequantised, dequantised, island, spoilt
 from dialect_graphs import DIALECTS, dialect_net, feeds, node_of, reroute
 
 from fundus_export.dialect_check import Finding, GraphView, check_dialect, raised_layers
@@ -95,6 +95,26 @@ def test_a_raised_layer_is_no_finding_but_is_listed() -> None:
     dequantised(model, "conv2")
     assert check_dialect(model, "int8-trt8") == ()
     assert raised_layers(GraphView(model)) == ("conv2",)
+
+
+PRODUCTS = ("conv1", "conv2", "conv3", "conv4", "down", "conv5", "linear", "expand", "project")
+
+
+def test_a_graph_whose_products_a_recipe_raised_need_not_be_quantised() -> None:
+    model, other = dialect_net("int8-trt8"), dialect_net("int8-trt8")
+    all_dequantised(model)
+    assert check_dialect(model, "int8-trt8", raised=PRODUCTS, beside=other) == ()
+    assert check_dialect(other, "int8-trt8", beside=model) == ()
+
+
+@pytest.mark.parametrize("case", ["not raised", "others raised", "alone", "neither quantised"])
+def test_a_graph_that_lost_its_pairs_without_being_raised_is_found(case: str) -> None:
+    model = dialect_net("int8-trt8")
+    all_dequantised(model)
+    beside = {"alone": None, "neither quantised": model}.get(case, dialect_net("int8-trt8"))
+    raised = {"not raised": (), "others raised": ("/fuse",)}.get(case, PRODUCTS)
+    (finding,) = check_dialect(model, "int8-trt8", raised=raised, beside=beside)
+    assert finding.rule == "qdq-missing"
 
 
 def test_beside_a_raised_convolution_the_identity_needs_no_pair() -> None:

@@ -52,7 +52,8 @@ def write_bundle(
         plan: what to write.
         out: the bundle's folder; its parent must exist.
         force: replace a bundle that is there.
-        key: to sign it with; None leaves it unsigned, and refused by robots until it is.
+        key: to sign it with; None leaves it unsigned, and refused by robots until it is. Unsigned
+            stays, too, what misses a certificate's limit.
 
     Raises:
         ExportError: the checkpoint is not calibrated, the graphs differ from the model, the
@@ -88,7 +89,7 @@ def write_bundle(
     manifest = bundle_manifest(plan, fitted, forms, files, parity)
     certificates = {form.dialect: form.certificate for form in forms if form.certificate}
     files[MANIFEST_NAME] = certified_manifest(manifest, certificates)
-    if key is not None:
+    if key is not None and all(one.within_limits for one in certificates.values()):
         files[SIGNATURE_NAME] = sign_manifest(files[MANIFEST_NAME], key).to_bytes()
     return _place(files, out, TrustedKeys() if key is None else key.trusted())
 

@@ -20,7 +20,8 @@ from fundus_export.certificate import open_on_cpu
 from fundus_export.commands import export, form_inputs
 from fundus_export.golden import ANSWERS_NAME, PROBABILITY_TOLERANCES, golden_pairs
 from fundus_export.graphs import GraphBytes
-from fundus_export.quantise.recipe import RECIPE_NAME, Recipe
+from fundus_export.quantise.dialects import product_names
+from fundus_export.quantise.recipe import PARTS, RECIPE_NAME, Recipe
 from fundus_export.rendered import degrade, render_fundus
 from fundus_runtime import _native
 from fundus_runtime.bundle import Bundle
@@ -197,19 +198,141 @@ def test_a_recipe_repeats_the_same_graphs_without_photographs(
     assert "fundus-export certify " in said
 
 
+def _raising(int8: Path, source: GraphBytes, parts: tuple[str, ...]) -> bytes:
+    """The bundle's recipe, with every product of these parts raised in int8-cpu."""
+    recipe = Recipe.from_bytes((int8 / RECIPE_NAME).read_bytes())
+    names = product_names(source, "int8-cpu")
+    return recipe.with_raised("int8-cpu", {part: names[part] for part in parts}).to_bytes()
+
+
 @pytest.mark.usefixtures("known")
-def test_too_few_validation_patients_are_said_and_the_bundle_is_written(
-    trained: Any, run_export: Callable[..., int], options: list[object], tmp_path: Path, capsys: Any
+@pytest.mark.parametrize("part", PARTS)
+def test_a_recipe_may_raise_a_whole_part(
+    int8: Path,
+    plain_graphs: GraphBytes,
+    trained: Any,
+    run_export: Callable[..., int],
+    tmp_path: Path,
+    capsys: Any,
+    part: str,
 ) -> None:
-    data = ("--data", trained.data, "--dialect", "int8-cpu")
-    assert run_export(*options, *data, "--cache-dir", trained.cache) == 0
+    out, recipe = tmp_path / "tiny", tmp_path / "recipe.json"
+    recipe.write_bytes(_raising(int8, plain_graphs, (part,)))
+    options = ("--checkpoint", trained.checkpoint, "--out", out, "--dialect", "int8-cpu")
+    assert run_export(*options, "--recipe", recipe) == 0
+    assert export.main(["check", str(out)]) == 0
+    # who sees the graph alone cannot know why it is not quantised
+    graph = str(out / "graphs" / f"{part}_int8-cpu.onnx")
+    assert export.main(["check", graph, "--dialect", "int8-cpu"]) == 1
+    assert "qdq-missing" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("known")
+def test_a_recipe_that_leaves_nothing_in_int8_is_refused(
+    int8: Path,
+    plain_graphs: GraphBytes,
+    trained: Any,
+    run_export: Callable[..., int],
+    tmp_path: Path,
+    capsys: Any,
+) -> None:
+    recipe = tmp_path / "recipe.json"
+    recipe.write_bytes(_raising(int8, plain_graphs, PARTS))
+    options = ("--checkpoint", trained.checkpoint, "--out", tmp_path / "tiny")
+    assert run_export(*options, "--dialect", "int8-cpu", "--recipe", recipe) == 1
+    _refused(capsys, tmp_path, "qdq-missing")
+
+
+@pytest.mark.usefixtures("known")
+def test_too_few_validation_patients_are_said_and_the_bundle_is_written_but_not_signed(
+    trained: Any,
+    run_export: Callable[..., int],
+    options: list[object],
+    signing_key: Path,
+    tmp_path: Path,
+    capsys: Any,
+) -> None:
+    data = ("--data", trained.data, "--dialect", "int8-cpu", "--cache-dir", trained.cache)
+    assert run_export(*options, *data, "--sign-with", signing_key) == 1
     bundle = Bundle.open(tmp_path / "tiny", require_trust=False)
     certificate = bundle.manifest.reported["certificates"]["int8-cpu"]
     assert certificate["within_limits"] is False
     assert any("4" in miss and "400" in miss for miss in certificate["misses"])
     recipe = Recipe.from_bytes((tmp_path / "tiny" / RECIPE_NAME).read_bytes(), where=RECIPE_NAME)
     assert recipe.raised == {}
-    assert "NOT WITHIN LIMITS" in capsys.readouterr().out
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last.startswith(f"NOT WITHIN LIMITS: int8-cpu: {certificate['misses'][0]}")
+    assert f"left unsigned; if it is to be used all the same: fundus-export sign {tmp_path}" in last
+    assert not (tmp_path / "tiny" / "signature.json").exists()
+
+
+@pytest.mark.usefixtures("known")
+def test_within_limits_the_bundle_is_signed_and_ends_with_0(
+    trained: Any,
+    run_export: Callable[..., int],
+    signing_key: Path,
+    tmp_path: Path,
+) -> None:
+    limits = tmp_path / "limits.json"
+    # four patients bound nothing
+    wide = {"patients": 4, "class_decisions": 1, "referrals": 1, "challenge_score_drop": 1}
+    limits.write_text(json.dumps(wide), encoding="utf-8")
+    code = run_export(
+        *("--checkpoint", trained.checkpoint, "--out", tmp_path / "tiny", "--precision", "fp16"),
+        *("--data", trained.data, "--cache-dir", trained.cache, "--limits", limits),
+        *("--sign-with", signing_key),
+    )
+    assert code == 0
+    bundle = Bundle.open(tmp_path / "tiny")
+    assert bundle.manifest.reported["certificates"]["fp16"]["within_limits"] is True
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ("--calibration eyes", "--calibration has no effect on fp32; leave it out, or ask for"),
+        ("--recipe recipe.json", "--recipe has no effect on fp32"),
+        ("--precision fp16 --method minmax", "--method has no effect on fp16"),
+        ("--precision fp16 --calibration-limit 64", "--calibration-limit has no effect on fp16"),
+        (
+            "--precision int8 --recipe recipe.json --calibration eyes",
+            "--calibration has no effect beside --recipe",
+        ),
+        (
+            "--precision int8 --recipe recipe.json --method percentile",
+            "--method has no effect beside --recipe",
+        ),
+        (
+            "--precision int8 --calibration eyes --percentile 99.9",
+            "--percentile has no effect without --method percentile",
+        ),
+        (
+            "--precision int8 --calibration eyes --limits limits.json",
+            "--limits has no effect without --data DIR",
+        ),
+        ("--pairs 8", "--pairs has no effect without --data DIR"),
+        ("--data odir --limits limits.json", "--limits has no effect where fp32 is the only"),
+        ("--passphrase-env WORD", "--passphrase-env has no effect without --sign-with FILE"),
+    ],
+)
+def test_an_option_that_would_do_nothing_is_wrong_usage(
+    run_export: Callable[..., int], tmp_path: Path, capsys: Any, arguments: str, words: str
+) -> None:
+    options = ("--checkpoint", tmp_path / "none", "--out", tmp_path / "tiny")
+    assert run_export(*options, *arguments.split()) == 2
+    _refused(capsys, tmp_path, words)
+
+
+@pytest.mark.usefixtures("known")
+def test_fp16_of_a_recipe_is_the_one_beside_int8(
+    int8: Path, trained: Any, run_export: Callable[..., int], tmp_path: Path
+) -> None:
+    out = tmp_path / "tiny"
+    options = ("--checkpoint", trained.checkpoint, "--out", out, "--precision", "fp16")
+    assert run_export(*options, "--recipe", int8 / RECIPE_NAME) == 0
+    for part in PARTS:
+        name = f"graphs/{part}_fp16.onnx"
+        assert (out / name).read_bytes() == (int8 / name).read_bytes()
 
 
 @pytest.mark.usefixtures("known")
@@ -344,6 +467,7 @@ def test_a_checkpoint_whose_weights_are_no_numbers_is_refused(
 def test_limits_that_are_none_are_refused(
     run_export: Callable[..., int],
     options: list[object],
+    trained: Any,
     tmp_path: Path,
     capsys: Any,
     text: str,
@@ -351,7 +475,8 @@ def test_limits_that_are_none_are_refused(
 ) -> None:
     limits = tmp_path / "limits.json"
     limits.write_text(text, encoding="utf-8")
-    assert run_export(*options, "--precision", "int8", "--limits", limits) == 1
+    data = ("--data", trained.data)
+    assert run_export(*options, *data, "--precision", "int8", "--limits", limits) == 1
     _refused(capsys, tmp_path, words)
 
 

@@ -21,6 +21,7 @@ __all__ = [
     "FundusError",
     "ImageError",
     "PlanError",
+    "ReferenceMissingError",
     "ResultError",
     "SpecError",
     "TrustedKeysError",
@@ -85,6 +86,10 @@ class EngineError(FundusError):
 
 class EngineMissingError(EngineError):
     """The inference engine that was asked for is not installed."""
+
+
+class ReferenceMissingError(FundusError, ImportError):
+    """The reference preprocessing was asked for, but OpenCV is not installed."""
 
 
 class PlanError(EngineError):

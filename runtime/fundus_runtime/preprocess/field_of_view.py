@@ -14,13 +14,12 @@ is made along one stretched axis, giving an axis-aligned ellipse.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-
-import cv2
 import numpy as np
 import numpy.typing as npt
 
-from fundus_runtime.errors import UngradableError
+from fundus_runtime.preprocess.eye import FieldOfView
+from fundus_runtime.preprocess.opencv import cv2
+from fundus_runtime.preprocess.refusals import no_field_of_view, no_fundus
 
 __all__ = ["FieldOfView", "find_field_of_view", "thumbnail_stride"]
 
@@ -38,37 +37,6 @@ _TRIPLE_STARTS = 24
 _SECTORS = 24
 _MIN_SECTORS = 6
 _MIN_BRIGHT_PERCENT = 25
-
-_HINT_NO_DISC = (
-    "the photograph is dark, nothing in it is as large as a fundus; "
-    "check the lens cap and the alignment with the pupil, then retake"
-)
-_HINT_NO_RIM = "no round field of view; photograph the whole disc with its dark surround"
-
-
-@dataclass(frozen=True)
-class FieldOfView:
-    """The disc, in whole frame pixels.
-
-    Attributes:
-        center_x_px: column of the centre.
-        center_y_px: row of the centre.
-        radius_x_px: horizontal semi-axis; equals `radius_y_px` unless the frame was squashed.
-        radius_y_px: vertical semi-axis.
-        rim_permille: rim samples that lie on the disc's edge, in thousandths of all rim samples.
-        visible_permille: part of the disc's bounding box that lies inside the frame.
-    """
-
-    center_x_px: int
-    center_y_px: int
-    radius_x_px: int
-    radius_y_px: int
-    rim_permille: int
-    visible_permille: int
-
-    def to_dict(self) -> dict[str, int]:
-        """The fields as JSON-able values."""
-        return asdict(self)
 
 
 def thumbnail_stride(height: int, width: int) -> int:
@@ -96,7 +64,7 @@ def find_field_of_view(frame: npt.NDArray[np.uint8]) -> FieldOfView:
     component = _largest_component(brightness > _threshold(brightness))
     rim = _rim_points(component)
     if len(rim) < _MIN_RIM_POINTS:
-        raise _not_a_disc("the frame is filled to its borders")
+        raise no_field_of_view("the frame is filled to its borders")
     center_x, center_y, radius_x, radius_y, inliers = _fit_disc(rim)
     _require_plausible(rim, inliers, (center_x, center_y, radius_x, radius_y), component)
     # rim coordinates count half thumbnail cells from the thumbnail's corner
@@ -125,7 +93,7 @@ def _largest_component(bright: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
     _, labels, stats, _ = cv2.connectedComponentsWithStats(bright.astype(np.uint8), connectivity=4)
     areas = stats[1:, cv2.CC_STAT_AREA]
     if len(areas) == 0 or int(areas.max()) * 50 < bright.size:
-        raise UngradableError("no_fundus", _HINT_NO_DISC)
+        raise no_fundus()
     component: npt.NDArray[np.bool_] = labels == 1 + int(areas.argmax())
     return component
 
@@ -264,28 +232,24 @@ def _require_plausible(
     height, width = 2.0 * component.shape[0], 2.0 * component.shape[1]
     on_rim = rim[inliers]
     if len(on_rim) < max(_MIN_RIM_POINTS, _MIN_CONSENSUS * len(rim)):
-        raise _not_a_disc("its outline is not round")
+        raise no_field_of_view("its outline is not round")
     if not (0.0 < x < width and 0.0 < y < height):
-        raise _not_a_disc("its outline curves around a point outside the frame")
+        raise no_field_of_view("its outline curves around a point outside the frame")
     if 2.0 * min(radius_x, radius_y) > 1.6 * max(height, width):
-        raise _not_a_disc("its outline is nearly straight")
+        raise no_field_of_view("its outline is nearly straight")
     unit = (on_rim - np.array([x, y])) / np.array([radius_x, radius_y])
     sectors = np.unique(np.floor(_turn(unit) * (_SECTORS / 4)).astype(int) % _SECTORS)
     if len(sectors) < _MIN_SECTORS:
-        raise _not_a_disc("too little of its edge is visible")
+        raise no_field_of_view("too little of its edge is visible")
     rows, columns = np.ogrid[: component.shape[0], : component.shape[1]]
     dx, dy = (2 * columns + 1 - x) / radius_x, (2 * rows + 1 - y) / radius_y
     disc_area = dx * dx + dy * dy <= 1.1
     inside = int((component & disc_area).sum())
     if inside * 10 < 9 * int(component.sum()):
-        raise _not_a_disc("much of what is bright lies outside it")
+        raise no_field_of_view("much of what is bright lies outside it")
     # a reflection's ring or crescent; of 5,700 real fields the darkest shows nearly half
     if inside * 100 < _MIN_BRIGHT_PERCENT * int(disc_area.sum()):
-        raise _not_a_disc("most of it is dark")
-
-
-def _not_a_disc(why: str) -> UngradableError:
-    return UngradableError("no_field_of_view", f"{_HINT_NO_RIM} ({why})")
+        raise no_field_of_view("most of it is dark")
 
 
 def _round(value: float) -> int:

@@ -18,15 +18,12 @@ import numpy.typing as npt
 
 from fundus_runtime import _native
 from fundus_runtime.errors import ImageError, SpecError, UngradableError, UsageError
-from fundus_runtime.preprocess.field_of_view import _HINT_NO_DISC, FieldOfView, _not_a_disc
-from fundus_runtime.preprocess.reference import (
-    _MIN_DISC_PX,
-    CropBox,
-    EyeCrop,
-    EyeTensor,
-    Frame,
-    Mask,
-    _require_frame,
+from fundus_runtime.preprocess.eye import CropBox, EyeCrop, EyeTensor, FieldOfView, Frame, Mask
+from fundus_runtime.preprocess.refusals import (
+    field_of_view_too_small,
+    no_field_of_view,
+    no_fundus,
+    require_frame,
 )
 from fundus_runtime.preprocess.spec import PreprocessSpec
 
@@ -133,7 +130,7 @@ def _core_of(
 
 
 def _require(frame: Frame, color: str) -> None:
-    _require_frame(frame)
+    require_frame(frame)
     if max(frame.shape[:2]) > _MAX_FRAME_SIDE_PX:
         raise ImageError(
             f"the frame is {frame.shape[1]} x {frame.shape[0]} px, "
@@ -152,14 +149,10 @@ def _geometry_of(answer: Answer) -> tuple[FieldOfView, CropBox]:
 
 def _refusal(reason: str, detail: str, disc: FieldOfView) -> UngradableError:
     if reason == "no_fundus":
-        return UngradableError(reason, _HINT_NO_DISC)
+        return no_fundus()
     if reason == "no_field_of_view":
-        return _not_a_disc(detail)
-    return UngradableError(
-        reason,
-        f"the disc is {2 * disc.radius_x_px} x {2 * disc.radius_y_px} px, at least "
-        f"{_MIN_DISC_PX} are needed; move closer or use the camera's full resolution",
-    )
+        return no_field_of_view(detail)
+    return field_of_view_too_small(disc)
 
 
 def _new_tensor(size: int, dtype: npt.DTypeLike) -> npt.NDArray[Any]:

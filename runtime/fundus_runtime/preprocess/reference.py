@@ -15,15 +15,29 @@ its shape back. Up to the crop box everything is integer and equal in every impl
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
-from fundus_runtime.errors import ImageError, UngradableError, UsageError
-from fundus_runtime.preprocess.field_of_view import FieldOfView, find_field_of_view
+from fundus_runtime.errors import UsageError
+from fundus_runtime.preprocess.eye import (
+    CropBox,
+    EyeCrop,
+    EyeTensor,
+    FieldOfView,
+    Frame,
+    Mask,
+    Tensor,
+)
+from fundus_runtime.preprocess.field_of_view import find_field_of_view
+from fundus_runtime.preprocess.illumination import correct_illumination, visible_crop
+from fundus_runtime.preprocess.opencv import cv2
+from fundus_runtime.preprocess.refusals import (
+    MIN_DISC_PX,
+    field_of_view_too_small,
+    require_frame,
+)
 from fundus_runtime.preprocess.spec import PreprocessSpec
 
 __all__ = [
@@ -36,67 +50,6 @@ __all__ = [
     "preprocess",
     "visible_crop",
 ]
-
-Frame = npt.NDArray[np.uint8]
-Mask = npt.NDArray[np.bool_]
-Tensor = npt.NDArray[np.float32]
-
-_MIN_FRAME_SIDE_PX = 64
-_MIN_DISC_PX = 64
-
-
-@dataclass(frozen=True)
-class CropBox:
-    """Half-open box in frame pixels; it may reach beyond the frame on any side."""
-
-    left_px: int
-    top_px: int
-    right_px: int
-    bottom_px: int
-
-    @property
-    def width_px(self) -> int:
-        """Columns of the box."""
-        return self.right_px - self.left_px
-
-    @property
-    def height_px(self) -> int:
-        """Rows of the box."""
-        return self.bottom_px - self.top_px
-
-
-@dataclass(frozen=True)
-class EyeCrop:
-    """An eye up to the 8-bit resampled image.
-
-    Attributes:
-        image: S x S x 3 RGB, 8 bits, black outside the frame.
-        mask: S x S, true where the image shows the fundus.
-        field_of_view: the disc in frame pixels.
-        box: what was cropped, in frame pixels.
-    """
-
-    image: Frame
-    mask: Mask
-    field_of_view: FieldOfView
-    box: CropBox
-
-
-@dataclass(frozen=True)
-class EyeTensor:
-    """A preprocessed eye: the network's input and the crop that it was made of.
-
-    Attributes:
-        tensor: 3 x S x S FP32, normalised, 0 outside the mask.
-        crop: S x S x 3 RGB, 8 bits.
-        mask: S x S, true where the image shows the fundus.
-        field_of_view: the disc in frame pixels.
-    """
-
-    tensor: Tensor
-    crop: Frame
-    mask: Mask
-    field_of_view: FieldOfView
 
 
 def preprocess(
@@ -128,16 +81,12 @@ def crop_eye(
         UngradableError: no field of view was found, or it is too small to resample.
         UsageError: `color` is neither of the two.
     """
-    _require_frame(frame)
+    require_frame(frame)
     if color not in ("rgb", "bgr"):
         raise UsageError(f"color is {color!r}, expected 'rgb' or 'bgr'")
     disc = find_field_of_view(frame)
-    if 2 * min(disc.radius_x_px, disc.radius_y_px) < _MIN_DISC_PX:
-        raise UngradableError(
-            "field_of_view_too_small",
-            f"the disc is {2 * disc.radius_x_px} x {2 * disc.radius_y_px} px, at least "
-            f"{_MIN_DISC_PX} are needed; move closer or use the camera's full resolution",
-        )
+    if 2 * min(disc.radius_x_px, disc.radius_y_px) < MIN_DISC_PX:
+        raise field_of_view_too_small(disc)
     box = crop_box(disc, spec)
     image = _resample_area(_cut(frame, box), spec.size)
     if color == "bgr":
@@ -168,35 +117,12 @@ def normalise_crop(image: Frame, mask: Mask, spec: PreprocessSpec) -> Tensor:
     Returns:
         3 x S x S FP32, 0 outside the mask.
     """
-    levels = _correct_illumination(image, mask, spec)
+    levels = correct_illumination(image, mask, spec, box_sum=_box_sum)
     scale = 1.0 / (255.0 * np.asarray(spec.std, dtype=np.float32))
     offset = np.asarray(spec.mean, dtype=np.float32) / np.asarray(spec.std, dtype=np.float32)
     tensor = levels * scale.astype(np.float32) - offset
     tensor *= mask[:, :, None]
     return np.ascontiguousarray(tensor.transpose(2, 0, 1))
-
-
-def visible_crop(image: Frame, mask: Mask, spec: PreprocessSpec) -> Frame:
-    """What the illumination correction made of a crop, as a picture for people: S x S x 3 RGB."""
-    levels = _correct_illumination(image, mask, spec)
-    levels *= mask[:, :, None]
-    picture: Frame = np.clip(np.rint(levels), 0, 255).astype(np.uint8)
-    return picture
-
-
-def _require_frame(frame: object) -> None:
-    if not isinstance(frame, np.ndarray):
-        raise ImageError(f"a frame is a NumPy array, not {type(frame).__name__}")
-    if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3:
-        raise ImageError(
-            f"the frame is {frame.dtype} of shape {frame.shape}, "
-            "expected uint8 of shape (height, width, 3)"
-        )
-    if min(frame.shape[:2]) < _MIN_FRAME_SIDE_PX:
-        raise ImageError(
-            f"the frame is {frame.shape[1]} x {frame.shape[0]} px, "
-            f"expected at least {_MIN_FRAME_SIDE_PX} on each side"
-        )
 
 
 def _cut(frame: Frame, box: CropBox) -> Frame:
@@ -259,33 +185,8 @@ def _inside_frame(size: int, start: int, length: int, limit: int) -> npt.NDArray
     return inside
 
 
-def _correct_illumination(
-    image: Frame, mask: Mask, spec: PreprocessSpec
-) -> npt.NDArray[np.float32]:
-    levels = image.astype(np.float32)
-    if spec.illumination == "none":
-        return levels
-    mean = _local_mean(levels, mask, spec.illumination_window_px)
-    gain, constant = np.float32(spec.illumination_gain), np.float32(spec.illumination_constant)
-    if spec.illumination == "subtract":
-        corrected = (levels - mean) * gain + constant
-    else:
-        corrected = levels / np.maximum(mean, 1.0) * (gain * constant)
-    clipped: npt.NDArray[np.float32] = np.clip(corrected, 0.0, 255.0)
-    return clipped
-
-
-def _local_mean(
-    levels: npt.NDArray[np.float32], mask: Mask, window_px: int
-) -> npt.NDArray[np.float32]:
-    """Mean over a box, of pixels inside the mask alone; 0 where the box holds none."""
-    inside = mask.astype(np.float32)
+def _box_sum(levels: npt.NDArray[np.float32], window_px: int) -> npt.NDArray[np.float32]:
     box = (window_px, window_px)
-    total = cv2.boxFilter(
-        levels * inside[:, :, None], -1, box, normalize=False, borderType=cv2.BORDER_CONSTANT
+    return cv2.boxFilter(levels, -1, box, normalize=False, borderType=cv2.BORDER_CONSTANT).astype(
+        np.float32, copy=False
     )
-    count = cv2.boxFilter(inside, -1, box, normalize=False, borderType=cv2.BORDER_CONSTANT)
-    mean: npt.NDArray[np.float32] = np.divide(
-        total, np.maximum(count, 1.0)[:, :, None], dtype=np.float32
-    )
-    return mean

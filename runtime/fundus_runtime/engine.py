@@ -77,10 +77,12 @@ class Engine:
 
     Args:
         backend: the engine's own interface.
+        on_thread: called once on the background thread, before it encodes.
     """
 
-    def __init__(self, backend: Backend) -> None:
+    def __init__(self, backend: Backend, *, on_thread: Callable[[], None] | None = None) -> None:
         self._backend = backend
+        self._on_thread = on_thread
         self._one_at_a_time = threading.Lock()
         self._changing = threading.Lock()
         self._waiting: deque[Encoding] = deque()
@@ -158,7 +160,9 @@ class Engine:
     def _start_draining(self) -> None:
         # an executor's thread ends with the interpreter, also where nobody closed the screener
         if self._background is None:
-            self._background = ThreadPoolExecutor(1, thread_name_prefix="fundus-encoder")
+            self._background = ThreadPoolExecutor(
+                1, thread_name_prefix="fundus-encoder", initializer=self._on_thread
+            )
         self._background.submit(self._drain)
 
     def _drain(self) -> None:

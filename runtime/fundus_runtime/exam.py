@@ -25,6 +25,7 @@ from fundus_runtime.errors import (
     UsageError,
 )
 from fundus_runtime.exam_eye import ExamEye
+from fundus_runtime.gates import GateFigure
 from fundus_runtime.grader import EncodedEye, Grader, conclude
 from fundus_runtime.labels import EYES, Eye
 from fundus_runtime.prepared import ColorOrder, EyePreparer, PreparedEye
@@ -59,6 +60,7 @@ class Exam:
         self._eyes: dict[Eye, ExamEye] = {eye: ExamEye(eye) for eye in EYES}
         self._ended: str | None = None
         self._finishing = False
+        self._likeness: GateFigure | None = None
         self._result: ExamResult | None = None
         self._waited_ms: float | None = None
 
@@ -187,12 +189,17 @@ class Exam:
             self._engine.forget(place.encoding)
             place.encoding = None
         place.prepared = prepared
-        (other,) = (one for one in self._eyes.values() if one is not place)
         # of two eyes with the same photograph the later one is refused, whichever that is
-        other.repeats = False
-        place.repeats = other.prepared is not None and prepared.same_photograph(other.prepared)
-        for one in (other, place):
+        for one in self._eyes.values():
+            one.repeats = False
+        self._likeness = self._compare()
+        place.repeats = self._likeness is not None and not self._likeness.passed
+        for one in self._eyes.values():
             self._encode(one)
+
+    def _compare(self) -> GateFigure | None:
+        left, right = (self._eyes[eye].prepared for eye in EYES)
+        return None if left is None or right is None else self._preparer.likeness(left, right)
 
     def _encode(self, place: ExamEye) -> None:
         prepared = place.prepared
@@ -225,7 +232,14 @@ class Exam:
     ) -> ExamResult:
         left_s = _left_s(start, timeout)
         try:
-            result = conclude(self._engine, self._grader, left, right, timeout=left_s)
+            result = conclude(
+                self._engine,
+                self._grader,
+                left,
+                right,
+                likeness=self._likeness,
+                timeout=left_s,
+            )
         except BaseException:
             self._stop_finishing()
             raise

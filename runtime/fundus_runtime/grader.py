@@ -15,6 +15,7 @@ from fundus_runtime.bundle import Bundle
 from fundus_runtime.calibration import Calibration, OperatingPoint
 from fundus_runtime.certificate import certificate_of
 from fundus_runtime.engine import Engine
+from fundus_runtime.gates import GateFigure
 from fundus_runtime.manifest import GraphPair
 from fundus_runtime.outcome import decide
 from fundus_runtime.prepared import PreparedEye
@@ -53,6 +54,7 @@ class Grader:
         backend: what computes; only asked what it is.
         graphs: the form of the model that it runs.
         point: the operating point.
+        precision: what the backend computes in; None for the graphs' own.
         degraded_reason: why this is not what was asked for; None where it is.
         plan_sha256: of the TensorRT plans, by `encoder` and `head`; None where none run.
     """
@@ -64,6 +66,7 @@ class Grader:
         graphs: GraphPair,
         point: OperatingPoint,
         *,
+        precision: str | None = None,
         degraded_reason: str | None = None,
         plan_sha256: Mapping[str, str] | None = None,
     ) -> None:
@@ -78,7 +81,7 @@ class Grader:
             threads=backend.threads,
             graphs=graphs.name,
             dialect=graphs.dialect,
-            precision=graphs.precision,
+            precision=precision or graphs.precision,
             plan_sha256=None if plan_sha256 is None else dict(plan_sha256),
             degraded=degraded_reason is not None,
             degraded_reason=degraded_reason,
@@ -91,6 +94,8 @@ class Grader:
         left: EncodedEye,
         right: EncodedEye,
         logits: Float32Array | None,
+        *,
+        likeness: GateFigure | None,
         time_ms: Mapping[str, float | None],
     ) -> ExamResult:
         """The result of an exam.
@@ -99,6 +104,7 @@ class Grader:
             left: the left eye.
             right: the right eye.
             logits: (1, K), uncalibrated, of the patient; None where no eye took part.
+            likeness: of both photographs.
             time_ms: how long the stages took.
 
         Raises:
@@ -128,6 +134,7 @@ class Grader:
             thresholds=thresholds,
             left=self._eye_result(left),
             right=self._eye_result(right),
+            likeness=likeness,
             warnings=(*left.prepared.warnings, *right.prepared.warnings),
             time_ms=time_ms,
             engine=self.engine,
@@ -145,6 +152,7 @@ class Grader:
             reason=prepared.reason,
             hint=prepared.hint,
             field_of_view=prepared.field_of_view,
+            quality=prepared.gates,
             probabilities=self._eye_probabilities(eye.encoded),
             picture=prepared.picture,
         )
@@ -161,6 +169,7 @@ def conclude(
     left: EncodedEye,
     right: EncodedEye,
     *,
+    likeness: GateFigure | None,
     encode_ms: float | None = None,
     timeout: float | None = None,
 ) -> ExamResult:
@@ -171,6 +180,7 @@ def conclude(
         grader: what grades.
         left: the left eye.
         right: the right eye.
+        likeness: of both photographs.
         encode_ms: time of the encoder, where both eyes went through it together.
         timeout: seconds to wait while the engine works for others.
 
@@ -193,7 +203,7 @@ def conclude(
         encode_right_ms=right.encode_ms,
         head_ms=head_ms,
     )
-    return grader.grade(left, right, logits, times)
+    return grader.grade(left, right, logits, likeness=likeness, time_ms=times)
 
 
 def _probabilities(calibration: Calibration, logits: Float32Array) -> dict[str, float]:

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fundus_runtime.certificate import CertificateSummary
+from fundus_runtime.gates import GateFigure, GateVerdict
 from fundus_runtime.labels import EYES, ClassList, Eye
 from fundus_runtime.outcome import Outcome
 from fundus_runtime.preprocess import PreprocessSpec, visible_crop
@@ -65,6 +66,8 @@ class EyeResult:
         reason: why the eye was not used, in snake_case; None when it was.
         hint: what the operator should do; None when nothing.
         field_of_view: the disc in pixels of the photograph; None where none was found.
+        quality: what the gates say, with every figure and threshold; None where there was no disc
+            to judge.
         probabilities: of this eye alone, by class letter; empty when it was not used, or when the
             model was trained without labels of single eyes.
         picture: what the preprocessing made of it; not part of the JSON form.
@@ -75,6 +78,7 @@ class EyeResult:
     reason: str | None = None
     hint: str | None = None
     field_of_view: Mapping[str, Any] | None = None
+    quality: GateVerdict | None = None
     probabilities: Mapping[str, float] = field(default_factory=dict)
     picture: EyePicture | None = field(default=None, repr=False, compare=False)
 
@@ -85,6 +89,7 @@ class EyeResult:
             "reason": self.reason,
             "hint": self.hint,
             "field_of_view": None if self.field_of_view is None else dict(self.field_of_view),
+            "quality": None if self.quality is None else self.quality.to_dict(),
             "probabilities": dict(self.probabilities),
         }
 
@@ -174,6 +179,8 @@ class ExamResult:
         thresholds: of the operating point, by letter.
         left: the left eye.
         right: the right eye.
+        likeness: of both photographs, which tells one that was given twice; None unless both eyes
+            were usable.
         warnings: sentences for the operator.
         time_ms: how long each stage took, by the names of `stages.STAGES`; None where it did not
             run.
@@ -194,6 +201,7 @@ class ExamResult:
     thresholds: Mapping[str, float]
     left: EyeResult
     right: EyeResult
+    likeness: GateFigure | None
     warnings: tuple[str, ...]
     time_ms: Mapping[str, float | None]
     engine: EngineIdentity
@@ -225,6 +233,7 @@ class ExamResult:
             "thresholds": dict(self.thresholds),
             "decisions": {letter: asdict(one) for letter, one in self.decisions.items()},
             "eyes": {eye: self.eye(eye).to_dict() for eye in EYES},
+            "likeness": None if self.likeness is None else self.likeness.to_dict(),
             "warnings": list(self.warnings),
             "time_ms": {
                 stage: None if value is None else round(value, 3)

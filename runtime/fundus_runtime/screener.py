@@ -11,36 +11,36 @@ from __future__ import annotations
 
 import threading
 import weakref
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fundus_runtime.backends.protocol import Backend, EncodedEyes
+from fundus_runtime.backends.open import BACKENDS, open_engine
+from fundus_runtime.backends.protocol import Backend
+from fundus_runtime.backends.settings import EngineSettings, Provider
 from fundus_runtime.bundle import Bundle
 from fundus_runtime.calibration import Calibration, OperatingPoint
 from fundus_runtime.certificate import CertificateSummary
 from fundus_runtime.engine import Engine
 from fundus_runtime.errors import ExamClosedError, ExamLimitError, UsageError
 from fundus_runtime.exam import Exam
-from fundus_runtime.grader import EncodedEye, Grader, conclude
-from fundus_runtime.graph_choice import graphs_for_cpu
+from fundus_runtime.gate_choice import gate_thresholds
+from fundus_runtime.gates import GateThresholds
+from fundus_runtime.grader import Grader
 from fundus_runtime.labels import Eye
 from fundus_runtime.manifest import GraphPair, Manifest
+from fundus_runtime.pair import screen_pair
 from fundus_runtime.photograph import DEFAULT_MAX_MEGAPIXELS
-from fundus_runtime.prepared import (
-    ColorOrder,
-    EyePreparer,
-    PreparedEye,
-    refuse_same_photograph,
-)
+from fundus_runtime.prepared import ColorOrder, EyePreparer, PreparedEye
 from fundus_runtime.result import BundleIdentity, EngineIdentity, ExamResult
 from fundus_runtime.warm_up import warm_up
 
 __all__ = ["BACKENDS", "DEFAULT_MAX_OPEN_EXAMS", "Screener"]
 
-BACKENDS = ("onnxruntime",)
 DEFAULT_MAX_OPEN_EXAMS = 8
 
 
@@ -52,7 +52,11 @@ class Screener:
         backend: an engine that runs `graphs`; the screener closes it.
         graphs: the form of the model.
         point: the operating point.
+        precision: what the backend computes in; None for the graphs' own.
         degraded_reason: why this is not what was asked for; None where it is.
+        plan_sha256: of the TensorRT plans that run, by `encoder` and `head`; None without plans.
+        settings: that the backend was opened with; None for the defaults.
+        gates: thresholds of the gates, or their file; None for `$FUNDUS_GATES`, else the defaults.
         max_megapixels: refuse larger frames and files.
         max_open_exams: exams that may be open at a time; they bound the memory.
     """
@@ -64,15 +68,30 @@ class Screener:
         graphs: GraphPair,
         point: OperatingPoint,
         *,
+        precision: str | None = None,
         degraded_reason: str | None = None,
+        plan_sha256: Mapping[str, str] | None = None,
+        settings: EngineSettings | None = None,
+        gates: GateThresholds | str | Path | None = None,
         max_megapixels: float = DEFAULT_MAX_MEGAPIXELS,
         max_open_exams: int = DEFAULT_MAX_OPEN_EXAMS,
     ) -> None:
         if max_open_exams < 1:
             raise UsageError(f"max_open_exams must be at least 1, got {max_open_exams}")
-        self._grader = Grader(bundle, backend, graphs, point, degraded_reason=degraded_reason)
-        self._preparer = EyePreparer(bundle.manifest.spec, max_megapixels=max_megapixels)
-        self._engine = Engine(backend)
+        self._grader = Grader(
+            bundle,
+            backend,
+            graphs,
+            point,
+            precision=precision,
+            degraded_reason=degraded_reason,
+            plan_sha256=plan_sha256,
+        )
+        self._preparer = EyePreparer(
+            bundle.manifest.spec, thresholds=gate_thresholds(gates), max_megapixels=max_megapixels
+        )
+        pin = (settings or EngineSettings()).pin_calling_thread
+        self._engine = Engine(backend, on_thread=pin)
         self._max_open_exams = max_open_exams
         self._changing = threading.Lock()
         # an exam that nobody holds any more is not open, though nobody closed it
@@ -85,8 +104,11 @@ class Screener:
         bundle: Bundle | str | Path | None = None,
         *,
         backend: str = "onnxruntime",
+        provider: Provider = "cpu",
         threads: int | None = None,
+        settings: EngineSettings | None = None,
         operating_point: str | None = None,
+        gates: GateThresholds | str | Path | None = None,
         max_megapixels: float = DEFAULT_MAX_MEGAPIXELS,
         max_open_exams: int = DEFAULT_MAX_OPEN_EXAMS,
     ) -> Screener:
@@ -95,32 +117,45 @@ class Screener:
         Args:
             bundle: an open bundle or a folder; None for the default bundle.
             backend: one of `BACKENDS`.
-            threads: threads within one operator; None for the engine's own choice.
+            provider: what ONNX Runtime runs on: `cpu`, `cuda` or `tensorrt`.
+            threads: threads within one operator; None for what `settings` say.
+            settings: of the engine; None for the defaults.
             operating_point: name of the operating point; None for the bundle's default.
+            gates: thresholds of the gates, or their file; None for `$FUNDUS_GATES`, else the
+                defaults.
             max_megapixels: refuse larger frames and files.
             max_open_exams: exams that may be open at a time.
 
         Raises:
             BundleError: the bundle is missing, not what its manifest says, or not to be trusted.
             EngineError: the engine is missing or cannot run the model.
-            UsageError: an unknown backend or operating point, or a limit that is none.
+            UsageError: there is no such backend, operating point, threshold or limit.
         """
-        if backend not in BACKENDS:
-            raise UsageError(f"there is no backend {backend!r}; there is {', '.join(BACKENDS)}")
-        opened = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
-        point = opened.manifest.operating_points.get(operating_point)
-        graphs, degraded_reason = graphs_for_cpu(opened.manifest)
-        engine = _open_onnxruntime(opened, graphs, threads)
-        screener = cls(
-            opened,
-            engine,
-            graphs,
-            point,
-            degraded_reason=degraded_reason,
-            max_megapixels=max_megapixels,
-            max_open_exams=max_open_exams,
-        )
-        warm_up(screener._preparer, screener._engine)
+        settings = settings or EngineSettings()
+        if threads is not None:
+            settings = replace(settings, threads=threads)
+        whole = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
+        point = whole.manifest.operating_points.get(operating_point)
+        gates = gate_thresholds(gates)
+        engine = open_engine(whole, backend, provider=provider, settings=settings)
+        try:
+            screener = cls(
+                whole,
+                engine.backend,
+                engine.graphs,
+                point,
+                precision=engine.precision,
+                degraded_reason=engine.degraded_reason,
+                plan_sha256=engine.plan_sha256,
+                settings=settings,
+                gates=gates,
+                max_megapixels=max_megapixels,
+                max_open_exams=max_open_exams,
+            )
+        except BaseException:
+            engine.backend.close()
+            raise
+        warm_up(screener._preparer)
         return screener
 
     @property
@@ -254,54 +289,8 @@ class Screener:
             UsageError: the eyes are exchanged, or were prepared for another bundle.
             EngineError: the engine failed; there is no result.
         """
-        if left.eye != "left" or right.eye != "right":
-            raise UsageError(f"expected the left and the right eye, got {left.eye}, {right.eye}")
-        for eye in (left, right):
-            self._require_own_preprocessing(eye)
-        if left.same_photograph(right):
-            right = refuse_same_photograph(right)
-        usable = [eye for eye in (left, right) if eye.tensor is not None]
-        encoded: dict[Eye, EncodedEyes] = {}
-        encode_ms = None
-        if usable:
-            images = np.stack([eye.tensor for eye in usable if eye.tensor is not None])
-            batch, encode_ms = self._engine.encode(images, [eye.eye for eye in usable])
-            encoded = {eye.eye: _row(batch, i) for i, eye in enumerate(usable)}
-        eyes = (EncodedEye(eye, encoded.get(eye.eye)) for eye in (left, right))
-        return conclude(self._engine, self._grader, *eyes, encode_ms=encode_ms)
-
-    def _require_own_preprocessing(self, eye: PreparedEye) -> None:
-        ours = self._preparer.spec
-        if eye.picture is not None and eye.picture.spec != ours:
-            raise UsageError(
-                f"the {eye.eye} eye was prepared by preprocessing {eye.picture.spec.sha256[:12]}, "
-                f"but bundle {self.manifest.name!r} needs {ours.sha256[:12]}; prepare it with the "
-                "screener that screens it"
-            )
+        return screen_pair(self._preparer, self._engine, self._grader, left, right)
 
     def _release(self, exam: Exam) -> None:
         with self._changing:
             self._open_exams.discard(exam)
-
-
-def _row(batch: EncodedEyes, index: int) -> EncodedEyes:
-    """One eye of a batch, as a batch of one."""
-    own = slice(index, index + 1)
-    return EncodedEyes(
-        batch.features[own],
-        None if batch.logits is None else batch.logits[own],
-        None if batch.maps is None else batch.maps[own],
-    )
-
-
-def _open_onnxruntime(bundle: Bundle, graphs: GraphPair, threads: int | None) -> Backend:
-    from fundus_runtime.backends.onnxruntime import OnnxRuntimeBackend
-
-    encoder, head = bundle.graph_bytes(graphs)
-    return OnnxRuntimeBackend(
-        encoder,
-        head,
-        size=bundle.manifest.spec.size,
-        class_count=len(bundle.manifest.classes),
-        threads=threads,
-    )

@@ -18,6 +18,8 @@ STAGE_NAMES = {
     "decode": "decode both",
     "preprocess_left": "preprocess left",
     "preprocess_right": "preprocess right",
+    "gates_left": "gates left",
+    "gates_right": "gates right",
     "encode": "encoder",
     "encode_left": "encoder left",
     "encode_right": "encoder right",

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
+from fundus_runtime.gates import GateVerdict
 from fundus_runtime.labels import Eye
 from fundus_runtime.result import EyeStatus
 
@@ -20,16 +21,20 @@ class EyeVerdict:
         status: `ok`, `absent` or `ungradable`.
         reason: why it cannot be used, in snake_case; None where it can.
         hint: what the operator should do; None where nothing.
-        warnings: sentences for the operator, of an eye that is used all the same.
+        gates: every gate's figure and threshold; None where there was no disc to judge.
+        warnings: sentences for the operator; they refuse nothing.
         preprocess_ms: time of the preprocessing; None for an absent eye.
+        gates_ms: time of the gates; None where they did not judge.
     """
 
     eye: Eye
     status: EyeStatus
     reason: str | None = None
     hint: str | None = None
+    gates: GateVerdict | None = None
     warnings: tuple[str, ...] = ()
     preprocess_ms: float | None = None
+    gates_ms: float | None = None
 
     @property
     def usable(self) -> bool:
@@ -38,4 +43,12 @@ class EyeVerdict:
 
     def to_dict(self) -> dict[str, Any]:
         """The verdict as plain JSON values."""
-        return {**asdict(self), "warnings": list(self.warnings)}
+        return {
+            "eye": self.eye,
+            "status": self.status,
+            "reason": self.reason,
+            "hint": self.hint,
+            "quality": None if self.gates is None else self.gates.to_dict(),
+            "warnings": list(self.warnings),
+            "time_ms": {"preprocess": self.preprocess_ms, "gates": self.gates_ms},
+        }

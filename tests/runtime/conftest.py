@@ -34,7 +34,9 @@ def fundus(
     frame = np.zeros((height, width, 3), np.uint8)
     center, radius = (width // 2, height // 2), int(min(width, height) * 0.45)
     cv2.circle(frame, center, radius, COLOURS[says], -1)
-    noise = np.random.default_rng(seed or 0).integers(-6, 7, frame.shape)
+    # without a seed, eyes of different kinds are different photographs
+    own = list(COLOURS).index(says) if seed is None else 100 + seed
+    noise = np.random.default_rng(own).integers(-6, 7, frame.shape)
     inside = frame.any(axis=2, keepdims=True)
     return np.clip(frame.astype(int) + noise * inside, 0, 255).astype(np.uint8)
 
@@ -138,7 +140,10 @@ def head_graph(
     answers: str = "finite",
     output_name: str = "logits",
 ) -> bytes:
-    """Mean colour of the present eyes -> logits; `answers="nan"` divides nought by nought."""
+    """Mean colour of the present eyes -> logits.
+
+    `answers="nan"` divides by nought, `answers="nan_of_one_eye"` does where one eye is absent.
+    """
     weights, bias = _class_weights(letters)
     nodes = [
         helper.make_node("ReduceMean", ["features_left", "space"], ["left"], keepdims=0),
@@ -153,6 +158,9 @@ def head_graph(
         helper.make_node("Gemm", ["mean", "weights", "bias"], ["clean"]),
         helper.make_node("Div", ["clean", "divisor"], [output_name]),
     ]
+    if answers == "nan_of_one_eye":
+        nodes[-1].input[1] = "other_eyes"
+        nodes.insert(-1, helper.make_node("Sub", ["count", "one"], ["other_eyes"]))
     features = ("N", 3, CELLS, CELLS)
     return _model(
         "head",
@@ -170,6 +178,7 @@ def head_graph(
             "space": np.array([2, 3], np.int64),
             "last": np.array([1], np.int64),
             "divisor": np.array(0.0 if answers == "nan" else 1.0, np.float32),
+            "one": np.array(1.0, np.float32),
         },
     )
 

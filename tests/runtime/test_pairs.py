@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fundus_runtime import screener
 from fundus_runtime.commands.pairs import find_pairs
 from fundus_runtime.commands.screen import main
 from fundus_runtime.errors import UsageError
@@ -196,14 +195,12 @@ def test_sidecars_hidden_files_and_folders_are_no_eyes(folder, draw, write) -> N
 
 
 def test_engine_failure_leaves_nothing_behind(
-    folder, make_bundle, graphs, draw, write, tmp_path, monkeypatch, capsys
+    folder, make_bundle, graphs, draw, write, tmp_path, capsys
 ) -> None:
     write(folder / "1_left.png", draw("D"))
-    write(folder / "1_right.png", draw("D"))
-    bundle = make_bundle(tmp_path / "nan", head=graphs["head"](answers="nan"))
-    monkeypatch.setattr(screener, "warm_up", lambda *_: None)
+    bundle = make_bundle(tmp_path / "nan", head=graphs["head"](answers="nan_of_one_eye"))
     words = ["--pairs", str(folder), "--csv", str(tmp_path / "out.csv"), "--bundle", str(bundle)]
-    assert main(words) == 1
+    assert main([*words, "--one-eye"]) == 1
     assert "NaN or infinity" in capsys.readouterr().err
     assert sorted(p.name for p in tmp_path.iterdir()) == ["nan", "photographs"]
 

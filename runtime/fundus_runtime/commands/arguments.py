@@ -119,6 +119,12 @@ def build_demo_parser() -> argparse.ArgumentParser:
 def _add_model_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--bundle", type=path_text, metavar="DIR", help="the model bundle")
     parser.add_argument(
+        "--gates",
+        type=path_text,
+        metavar="FILE",
+        help="thresholds of the gates, fitted to the camera (default: $FUNDUS_GATES, else built in)",
+    )
+    parser.add_argument(
         "--operating-point", metavar="NAME", help="thresholds to use (default: the bundle's)"
     )
     parser.add_argument(

@@ -40,7 +40,10 @@ def run_demo(arguments: argparse.Namespace) -> int:
     left = decode_photograph(source.read_bytes(), name="retina.jpg")
     right = np.ascontiguousarray(left[:, ::-1])
     with Screener.open(
-        arguments.bundle, threads=arguments.threads, operating_point=arguments.operating_point
+        arguments.bundle,
+        threads=arguments.threads,
+        operating_point=arguments.operating_point,
+        gates=arguments.gates,
     ) as screener:
         screened = screener.screen(left, right, color="rgb")
     result = replace(screened, warnings=(DEMO_NOTE, *screened.warnings))

@@ -103,6 +103,7 @@ def _open_screener(arguments: argparse.Namespace) -> Screener:
         arguments.bundle,
         threads=arguments.threads,
         operating_point=arguments.operating_point,
+        gates=arguments.gates,
         max_megapixels=arguments.max_megapixels,
     )
 

@@ -31,7 +31,7 @@ def open_plans(bundle: Bundle, settings: EngineSettings) -> tuple[Plans, TensorR
     """
     trt = import_tensorrt()
     require_gpu()
-    gpu = open_cuda_device(settings.device)
+    gpu = open_cuda_device(settings.device, sleeps=settings.spinning == "never")
     try:
         device = _device(trt.__version__, gpu)
         plans = read_plans(bundle, device, precision=_precision(bundle, device, settings))

@@ -232,7 +232,7 @@ def machine(stand_in: Callable[..., Any]) -> Callable[..., Machine]:
 
     def make(version: str, **world: Any) -> Machine:
         trt = stand_in(version, **world)
-        gpu = host_gpu.HostGpu()
+        gpu = host_gpu.HostGpu(trt._world)
         device = Device(gpu.name, gpu.compute_capability, version, gpu.driver_version)
         return Machine(trt, probe(trt), gpu, device)
 

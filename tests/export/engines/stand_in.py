@@ -43,6 +43,7 @@ class World:
         hides: products that the inspector says nothing of.
         details: whether the inspector tells more than names.
         during_build: called at each step of a build.
+        recorded: what is put on a stream that captures; None while none does.
     """
 
     gpu: bool = True
@@ -53,6 +54,7 @@ class World:
     hides: set[str] = field(default_factory=set)
     details: bool = True
     during_build: Callable[[], None] = lambda: None
+    recorded: list[Callable[[], Any]] | None = None
     log: list[str] = field(default_factory=list)
     configs: list[Any] = field(default_factory=list)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import enum
+import functools
 import json
 from collections.abc import Callable
 from typing import Any
@@ -214,7 +215,19 @@ def _context_shape(context: Any, name: str) -> tuple[int, ...]:
     return (batch, *_tensor_shape(context._engine, name)[1:])
 
 
+def _create_context(engine: Any, *_: Any) -> Any:
+    """Before 10 a profile serves one context; a second one comes without, and takes nothing."""
+    flags = engine._trt.NetworkDefinitionCreationFlag.__members__
+    alone = "STRONGLY_TYPED" not in flags and engine.__dict__.get("_profile_taken", False)
+    _set(engine, profile_taken=True)
+    return engine._trt.make(
+        "IExecutionContext", engine=engine, shapes={}, addresses={}, profile=not alone
+    )
+
+
 def _set_input_shape(context: Any, name: str, shape: Any) -> bool:
+    if not context._profile:
+        return False
     context._shapes[name] = tuple(shape)
     return True
 
@@ -225,25 +238,40 @@ def _set_address(context: Any, name: str, memory: int) -> bool:
 
 
 def _execute(context: Any, stream_handle: int) -> bool:
+    recorded = _world(context).recorded
+    # a graph keeps shapes and addresses as they were when it was captured
+    shapes = {
+        value.name: _context_shape(context, value.name) for value in _tensors(context._engine)
+    }
+    addresses = dict(context._addresses)
+    step = functools.partial(_compute, context._engine._model, shapes, addresses)
+    if recorded is None:
+        step()
+    else:
+        recorded.append(step)
+    return True
+
+
+def _compute(
+    model: onnx.ModelProto, shapes: dict[str, tuple[int, ...]], addresses: dict[str, int]
+) -> None:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(
-        context._engine._model.SerializeToString(),
+        model.SerializeToString(),
         options,
         providers=["CPUExecutionProvider"],
         # it rounds FP16 biases to wrong integers
         disabled_optimizers=["WeightBiasQuantization"],
     )
-    feeds = {
-        name: _view(context._addresses[name], _context_shape(context, name)).copy()
-        for name in context._shapes
-    }
-    names = [value.name for value in context._engine._model.graph.output]
+    inputs = [value.name for value in model.graph.input]
+    feeds = {name: _view(addresses[name], shapes[name]).copy() for name in inputs}
+    names = [value.name for value in model.graph.output]
     for name, answer in zip(names, session.run(names, feeds), strict=True):
-        _view(context._addresses[name], answer.shape)[:] = answer
-    return True
+        assert answer.shape == shapes[name]
+        _view(addresses[name], answer.shape)[:] = answer
 
 
 def _view(address: int, shape: tuple[int, ...]) -> np.ndarray:
@@ -304,9 +332,7 @@ BEHAVIOURS: dict[str, Callable[..., Any]] = {
     "ICudaEngine.create_engine_inspector": lambda self: self._trt.make(
         "EngineInspector", engine=self
     ),
-    "ICudaEngine.create_execution_context": lambda self, *_: self._trt.make(
-        "IExecutionContext", engine=self, shapes={}, addresses={}
-    ),
+    "ICudaEngine.create_execution_context": _create_context,
     "EngineInspector.get_engine_information": _information,
     "IExecutionContext.set_input_shape": _set_input_shape,
     "IExecutionContext.get_tensor_shape": _context_shape,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,9 +13,8 @@ from fundus_export.tensorrt.builder import _build, _build_both
 from fundus_export.tensorrt.machine import Machine
 from fundus_export.tensorrt.options import EngineOptions
 from fundus_export.tensorrt.strategy import choose_strategy, typed_strategy
-from fundus_runtime.backends import cuda_device
-from fundus_runtime.backends.cuda_device import open_cuda_device
 from fundus_runtime.backends.onnxruntime import OnnxRuntimeBackend
+from fundus_runtime.backends.settings import EngineSettings
 from fundus_runtime.backends.tensorrt import TensorRTBackend
 from fundus_runtime.bundle import Bundle
 from fundus_runtime.errors import EngineError, EngineMissingError
@@ -32,9 +30,14 @@ def plans_of(bundle: Bundle, machine: Machine) -> dict[str, bytes]:
     return plans
 
 
-def open_backend(machine: Machine, plans: dict[str, bytes]) -> TensorRTBackend:
+def open_backend(machine: Machine, plans: dict[str, bytes], **settings: Any) -> TensorRTBackend:
     return TensorRTBackend(
-        **plans, size=SIZE, class_count=CLASSES, max_batch=MAX_BATCH, device=machine.gpu
+        **plans,
+        size=SIZE,
+        class_count=CLASSES,
+        max_batch=MAX_BATCH,
+        device=machine.gpu,
+        settings=EngineSettings(**settings),
     )
 
 
@@ -195,174 +198,118 @@ def test_no_driver_is_told(bundle: Bundle, machine: Callable[..., Machine]) -> N
         open_backend(machine("10.3.0", gpu=False), plans)
 
 
-# The two libraries that device memory comes from, as far as they are asked ----------------------
+# CUDA graphs ------------------------------------------------------------------------------------
 
 
-class Status(int):
-    name = "CUDA_ERROR_OUT_OF_MEMORY"
-
-
-class CudaPython(SimpleNamespace):
-    """cuda-python's driver on host memory: every function answers its status first."""
-
-    def __init__(self, memory: Any) -> None:
-        super().__init__(memory=memory, current=None, fails="")
-        self.CUdevice_attribute = int
-        answers: dict[str, Callable[..., Any]] = {
-            "cuInit": lambda _: (),
-            "cuDeviceGet": lambda index: (index,),
-            "cuDevicePrimaryCtxRetain": lambda _: ("context",),
-            "cuDevicePrimaryCtxRelease": lambda _: (),
-            "cuCtxSetCurrent": lambda _: (),
-            "cuStreamCreate": lambda _: (11,),
-            "cuStreamDestroy": lambda _: (),
-            "cuStreamSynchronize": lambda _: (),
-            "cuDeviceGetName": lambda *_: (b"NVIDIA H200\0\0",),
-            "cuDeviceGetAttribute": lambda kind, _: ({75: 9, 76: 0}[kind],),
-            "cuDriverGetVersion": lambda: (12060,),
-            "cuMemGetInfo": lambda: (5_000, 9_000),
-            "cuMemAlloc": lambda size: (memory.allocate(size),),
-            "cuMemFree": lambda address: memory.free(address) or (),
-            "cuMemcpyHtoDAsync": lambda to, come, size, _: memory.copy(to, come, size) or (),
-            "cuMemcpyDtoHAsync": lambda to, come, size, _: memory.copy(to, come, size) or (),
-        }
-        for name, answer in answers.items():
-            setattr(self, name, self._function(name, answer))
-
-    def _function(self, name: str, answer: Callable[..., Any]) -> Callable[..., Any]:
-        def function(*arguments: Any) -> tuple[Any, ...]:
-            if name == self.fails:
-                return (Status(2),)
-            return (Status(0), *answer(*arguments))
-
-        function.__name__ = name
-        return function
-
-
-@pytest.fixture
-def memory(machine: Callable[..., Machine]) -> Any:
-    """Host memory with a copy between addresses."""
-    gpu: Any = machine("10.3.0").gpu
-    import ctypes
-
-    gpu.copy = lambda to, come, size: ctypes.memmove(to, come, size) and None
-    return gpu
-
-
-def test_cuda_python_is_used_through_the_driver(
-    monkeypatch: pytest.MonkeyPatch, memory: Any
+def test_an_exam_is_one_launch_an_eye_or_pair_and_one_for_the_head(
+    backend: TensorRTBackend, made: Machine
 ) -> None:
-    driver = CudaPython(memory)
-    monkeypatch.setattr(cuda_device, "_cuda_python", lambda: driver)
-    gpu = open_cuda_device()
-
-    assert (gpu.name, gpu.compute_capability) == ("NVIDIA H200", (9, 0))
-    assert (gpu.driver_version, gpu.stream, gpu.free_bytes()) == ("12.6", 11, 5_000)
-    assert gpu.library.startswith("cuda-python")
-    copies(gpu)
-    gpu.close()
-    gpu.close()
-    with pytest.raises(EngineError, match="the GPU is closed"):
-        gpu.allocate(1)
+    """Everything was captured when the engine was opened, each batch size for itself."""
+    gpu: Any = made.gpu
+    assert (len(gpu.graphs), backend.degraded_reason) == (3, None)
+    before = gpu.launches
+    alone = backend.encode(images(1), ["left"]).features
+    pair = backend.encode(images(2), EYES).features
+    flag = np.ones(1, np.float32)
+    backend.fuse(alone, pair[1:], flag, flag)
+    assert gpu.launches == before + 3
+    assert len(gpu.graphs) == 3
 
 
-def test_a_driver_that_refuses_is_an_error(monkeypatch: pytest.MonkeyPatch, memory: Any) -> None:
-    driver = CudaPython(memory)
-    monkeypatch.setattr(cuda_device, "_cuda_python", lambda: driver)
-    gpu = open_cuda_device()
-    driver.fails = "cuMemAlloc"
-
-    with pytest.raises(EngineError, match="refused cuMemAlloc: CUDA_ERROR_OUT_OF_MEMORY"):
-        gpu.allocate(10**12)
-
-
-def copies(gpu: Any) -> None:
-    """What goes to the device comes back."""
-    values, back = np.arange(12, dtype=np.float32), np.zeros(12, np.float32)
-    address = gpu.allocate(values.nbytes)
-    gpu.to_device(address, values)
-    gpu.to_host(back, address)
-    gpu.synchronise()
-    np.testing.assert_array_equal(back, values)
-    gpu.free(address)
+def test_batches_in_turn_do_not_disturb_each_other(
+    backend: TensorRTBackend, reference: OnnxRuntimeBackend
+) -> None:
+    for count in (1, 2, 1, 2, 2, 1):
+        asked = images(count), EYES[:count]
+        came, expected = backend.encode(*asked), reference.encode(*asked)
+        np.testing.assert_allclose(came.features, expected.features, atol=1e-6)
 
 
-class Pycuda(SimpleNamespace):
-    """pycuda's driver on host memory; nothing may be called outside the context."""
-
-    class Error(Exception):
-        pass
-
-    def __init__(self, memory: Any) -> None:
-        super().__init__(memory=memory, depth=0)
-        self.Device = lambda _: SimpleNamespace(
-            name=lambda: "NVIDIA H200",
-            compute_capability=lambda: (9, 0),
-            retain_primary_context=lambda: SimpleNamespace(
-                push=lambda: self._move(1), pop=lambda: self._move(-1), detach=lambda: None
-            ),
-        )
-        self.Stream = self._inside(
-            lambda: SimpleNamespace(handle=13, synchronize=self._inside(lambda: None))
-        )
-        self.mem_get_info = self._inside(lambda: (5_000, 9_000))
-        self.mem_alloc = self._inside(self._allocate)
-        self.memcpy_htod_async = self._inside(
-            lambda to, values, _: memory.copy(to, values.ctypes.data, values.nbytes)
-        )
-        self.memcpy_dtoh_async = self._inside(
-            lambda values, come, _: memory.copy(values.ctypes.data, come, values.nbytes)
-        )
-
-    def init(self) -> None:
-        pass
-
-    def get_driver_version(self) -> int:
-        return 13020
-
-    def _move(self, step: int) -> None:
-        self.depth += step
-
-    def _inside(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        def checked(*arguments: Any) -> Any:
-            assert self.depth == 1, "no context is current"
-            return function(*arguments)
-
-        return checked
-
-    def _allocate(self, size: int) -> Any:
-        if size > 10**9:
-            raise self.Error("cuMemAlloc failed: out of memory")
-        address = self.memory.allocate(size)
-
-        class Allocation(int):
-            free = self._inside(lambda _: self.memory.free(address))
-
-        return Allocation(address)
+def test_an_answer_stays_as_it_was_when_the_next_one_comes(backend: TensorRTBackend) -> None:
+    first = backend.encode(images(1), ["left"])
+    kept = first.features.copy()
+    backend.encode(images(1) + 1, ["left"])
+    np.testing.assert_array_equal(first.features, kept)
 
 
-def test_pycuda_is_the_alternative(monkeypatch: pytest.MonkeyPatch, memory: Any) -> None:
-    driver = Pycuda(memory)
-    monkeypatch.setattr(cuda_device, "_cuda_python", lambda: None)
-    monkeypatch.setattr(cuda_device.importlib, "import_module", lambda _: driver)
-    gpu = open_cuda_device()
-
-    assert (gpu.name, gpu.compute_capability) == ("NVIDIA H200", (9, 0))
-    assert (gpu.driver_version, gpu.stream, gpu.free_bytes()) == ("13.2", 13, 5_000)
-    copies(gpu)
-    with pytest.raises(EngineError, match="the CUDA driver refused: cuMemAlloc failed"):
-        gpu.allocate(10**12)
-    gpu.close()
-    gpu.close()
-    assert driver.depth == 0
-    with pytest.raises(EngineError, match="the GPU is closed"):
-        gpu.free_bytes()
+def test_without_graphs_the_answers_are_the_same_and_nothing_is_degraded(
+    bundle: Bundle, made: Machine, reference: OnnxRuntimeBackend
+) -> None:
+    backend = open_backend(made, plans_of(bundle, made), cuda_graphs=False)
+    gpu: Any = made.gpu
+    came, expected = backend.encode(images(2), EYES), reference.encode(images(2), EYES)
+    np.testing.assert_allclose(came.features, expected.features, atol=1e-6)
+    assert (gpu.launches, backend.degraded_reason) == (0, None)
 
 
-def test_neither_library_is_an_error_that_names_both(monkeypatch: pytest.MonkeyPatch) -> None:
-    def missing(name: str) -> Any:
-        raise ModuleNotFoundError(name)
+@pytest.mark.parametrize(
+    ("fault", "value", "words"),
+    [
+        ("refuses_capture", "cuStreamEndCapture: CAPTURE_INVALIDATED", "CAPTURE_INVALIDATED"),
+        ("forgets", True, "replayed, it answers otherwise in features, eye_logits"),
+    ],
+)
+def test_a_graph_that_cannot_be_had_is_done_without_and_told(
+    bundle: Bundle,
+    made: Machine,
+    reference: OnnxRuntimeBackend,
+    fault: str,
+    value: Any,
+    words: str,
+) -> None:
+    gpu: Any = made.gpu
+    setattr(gpu, fault, value)
+    backend = open_backend(made, plans_of(bundle, made))
 
-    monkeypatch.setattr(cuda_device.importlib, "import_module", missing)
-    with pytest.raises(EngineMissingError, match=r"neither cuda-python nor pycuda.*fundus-edge\["):
-        open_cuda_device()
+    reason = str(backend.degraded_reason)
+    assert words in reason
+    for part in ("encoder runs without a CUDA graph at batch 1", "at batch 2", "the head runs"):
+        assert part in reason
+    came, expected = backend.encode(images(2), EYES), reference.encode(images(2), EYES)
+    np.testing.assert_allclose(came.features, expected.features, atol=1e-6)
+    backend.close()
+    assert gpu.closed
+
+
+def test_a_graph_that_dies_in_an_exam_is_an_error_and_the_next_exam_is_answered(
+    backend: TensorRTBackend, made: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def dies(graph: Any) -> None:
+        raise EngineError("the CUDA driver refused cuGraphLaunch")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(made.gpu, "launch", dies)
+        with pytest.raises(EngineError, match="refused cuGraphLaunch"):
+            backend.encode(images(1), ["left"])
+    assert backend.encode(images(1), ["left"]).features.shape[0] == 1
+
+
+def test_memory_that_runs_out_while_a_batch_is_prepared_leaves_nothing(
+    bundle: Bundle, made: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plans, gpu = plans_of(bundle, made), made.gpu
+    taken, allocate = [], gpu.allocate
+
+    def scarce(size: int) -> int:
+        if len(taken) == 4:  # within the second batch size
+            raise EngineError("the CUDA driver refused cuMemAlloc: CUDA_ERROR_OUT_OF_MEMORY")
+        taken.append(size)
+        return allocate(size)
+
+    monkeypatch.setattr(gpu, "allocate", scarce)
+    with pytest.raises(EngineError, match="OUT_OF_MEMORY"):
+        open_backend(made, plans)
+    assert made.gpu.closed  # which asserts that everything was given back
+
+
+def test_a_driver_that_died_does_not_keep_the_engine_from_closing(
+    backend: TensorRTBackend, made: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def dead(*_: Any) -> None:
+        raise EngineError("the CUDA driver refused: CUDA_ERROR_ILLEGAL_ADDRESS")
+
+    for name in ("free", "free_pinned", "free_graph", "close"):
+        monkeypatch.setattr(made.gpu, name, dead)
+    backend.close()
+    with pytest.raises(EngineError, match="the engine is closed"):
+        backend.encode(images(1), ["left"])

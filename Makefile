@@ -18,8 +18,8 @@ export PIP_BUILD_CONSTRAINT := $(CONSTRAINTS)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test-install test test-native test-wheel test-tensorrt test-gpu check format \
-  ship-bundle clean
+.PHONY: help demo test-install test test-native test-wheel test-tensorrt test-gpu bench-check \
+  check format ship-bundle clean
 
 help:
 	@echo 'make demo          install the runtime, screen a fundus photograph, write demo/'
@@ -29,6 +29,7 @@ help:
 	@echo 'make test-wheel    build sdist and wheels, run the runtime tests from them on each Python'
 	@echo 'make test-tensorrt the TensorRT builder against the real TensorRT 8.5.3.1 (2 GB, no GPU)'
 	@echo 'make test-gpu      build and run real engines: FUNDUS_REQUIRE_GPU=1 make test-gpu'
+	@echo 'make bench-check   measure the runtime beside its peers, hold it to benchmarks/bars.toml'
 	@echo 'make check         ruff, mypy, clang-format'
 	@echo 'make format        rewrite what ruff and clang-format can'
 	@echo 'make ship-bundle   record bundles/edge as the bundle that this package ships'
@@ -60,6 +61,10 @@ test-gpu:
 	$(GPU_PYTHON) -m pytest -m needs_gpu --confcutdir tests/export/engines \
 	  tests/export/engines/test_gpu.py $(PYTEST_FLAGS)
 
+# Wants the machine to itself for about ten minutes; the first time, some more for the models.
+bench-check: $(VENV)/.bench-installed
+	$(BIN)/python benchmarks/bench_check.py $(BENCH_FLAGS)
+
 check: test-install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -78,6 +83,10 @@ ship-bundle:
 
 clean:
 	rm -rf build dist demo .mypy_cache .pytest_cache .ruff_cache .hypothesis
+
+$(VENV)/.bench-installed: $(VENV)/.created $(BUILD_INPUTS)
+	$(BIN)/pip install -e '.[dev,train,export,demo,bench]'
+	@touch $@ $(VENV)/.test-installed $(VENV)/.demo-installed
 
 # Says what is missing and which package of Debian and Ubuntu brings it, before pip fails at length.
 $(VENV)/.created:

@@ -25,9 +25,8 @@ from typing import TypeVar
 import cv2
 import numpy as np
 import onnx
-import torch
-from torch import nn
 
+from fundus_benchmarks.models import random_model
 from fundus_export.dialect_check import check_dialect
 from fundus_export.errors import ExportError
 from fundus_export.graph_view import GraphView
@@ -42,10 +41,10 @@ from fundus_export.quantise.scheme import DIALECTS
 from fundus_export.rendered import render_fundus
 from fundus_runtime.backends.onnxruntime import OnnxRuntimeBackend, default_threads
 from fundus_runtime.labels import EYES
-from fundus_runtime.preprocess import PreprocessSpec, preprocess
+from fundus_runtime.preprocess import PreprocessSpec
 from fundus_training.checkpoint import build_model, load_checkpoint
 from fundus_training.models import DMSNet
-from fundus_training.presets import PRESETS, preset
+from fundus_training.presets import PRESETS
 
 _RENDERED_PAIRS = 16
 _WARM_UP = 3
@@ -95,36 +94,10 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _model(args: argparse.Namespace) -> tuple[DMSNet, PreprocessSpec]:
-    if args.checkpoint is not None:
-        checkpoint = load_checkpoint(args.checkpoint)
-        return build_model(checkpoint), checkpoint.spec
-    config = preset(args.preset)
-    torch.manual_seed(0)
-    model = DMSNet(config.model)
-    _settle_batch_norms(model, config.preprocess)
-    return model, config.preprocess
-
-
-def _settle_batch_norms(model: DMSNet, spec: PreprocessSpec) -> None:
-    """Statistics of what really flows, instead of mean 0 and variance 1."""
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.momentum = None  # a plain average over all batches
-            module.reset_running_stats()
-    model.train()
-    with torch.no_grad():
-        for seed in range(0, 8, 4):
-            left, right = (
-                torch.from_numpy(np.stack([_eye(eye, seed + k, spec) for k in range(4)]))
-                for eye in EYES
-            )
-            model(left, right)
-    model.eval()
-
-
-def _eye(eye: str, seed: int, spec: PreprocessSpec) -> np.ndarray:
-    side = "left" if eye == "left" else "right"
-    return preprocess(render_fundus(side, side=288, seed=seed), spec).tensor
+    if args.checkpoint is None:
+        return random_model(args.preset)
+    checkpoint = load_checkpoint(args.checkpoint)
+    return build_model(checkpoint), checkpoint.spec
 
 
 def _recipe(source: GraphBytes, spec: PreprocessSpec) -> Recipe:

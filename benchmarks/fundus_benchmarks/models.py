@@ -1,0 +1,172 @@
+"""The models that benchmarks run: the bundle that ships, and a preset's with random weights.
+
+Sizes and times do not depend on what weights mean. A preset's model has batch norms that have seen
+rendered fundi, so that activations have sensible magnitudes. Its bundle goes the whole way of a
+real one, checkpoint, quantiser, dialect checks, signature, and is kept under `build/benchmarks`
+under a name that changes with the preset and with the package's sources.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from torch import nn
+
+from fundus_export.commands import export
+from fundus_export.errors import ExportError
+from fundus_export.rendered import render_fundus
+from fundus_runtime.calibration import Calibration, OperatingPoint, OperatingPoints
+from fundus_runtime.labels import EYES, ODIR_CLASSES, Eye
+from fundus_runtime.preprocess import PreprocessSpec, preprocess
+from fundus_training.calibrate import FittedCalibration
+from fundus_training.checkpoint import Checkpoint, save_checkpoint
+from fundus_training.data.splits import Split
+from fundus_training.models import DMSNet
+from fundus_training.presets import preset
+
+__all__ = ["ROOT", "BenchmarkModel", "edge_bundle", "preset_bundle", "random_model"]
+
+ROOT = Path(__file__).parents[2]
+_KEPT = ROOT / "build" / "benchmarks"
+_CALIBRATION_PAIRS = 32
+_SOURCES = ("training/fundus_training", "export/fundus_export")
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class BenchmarkModel:
+    """A model in both its forms.
+
+    Attributes:
+        name: for tables.
+        bundle: folder of its bundle, which this machine trusts once `trust` was called.
+        checkpoint: its checkpoint.
+        trusted_keys: folder with the key that signed the bundle; None for the shipped one.
+    """
+
+    name: str
+    bundle: Path
+    checkpoint: Path
+    trusted_keys: Path | None = None
+
+    def trust(self) -> None:
+        """Let this process and those that it starts open the bundle."""
+        if self.trusted_keys is not None:
+            os.environ["FUNDUS_TRUSTED_KEYS"] = str(self.trusted_keys)
+
+
+def edge_bundle() -> BenchmarkModel:
+    """The bundle that ships."""
+    folder = ROOT / "bundles" / "edge"
+    return BenchmarkModel("edge", folder, folder / "checkpoint.safetensors")
+
+
+def preset_bundle(name: str) -> BenchmarkModel:
+    """A preset's model with random weights, exported in `int8` on rendered fundi and signed.
+
+    Raises:
+        ExportError: the export failed.
+    """
+    folder = _KEPT / f"{name}-{_sources_hash()}"
+    made = BenchmarkModel(
+        name, folder / "bundle", folder / "checkpoint.safetensors", folder / "trusted"
+    )
+    if not (made.bundle / "signature.json").exists():
+        shutil.rmtree(folder, ignore_errors=True)
+        (folder / "trusted").mkdir(parents=True)
+        _write_bundle(name, made)
+    return made
+
+
+def random_model(name: str, seed: int = 0) -> tuple[DMSNet, PreprocessSpec]:
+    """A preset's model with random weights and settled batch norms, in evaluation mode."""
+    config = preset(name)
+    torch.manual_seed(seed)
+    model = DMSNet(config.model)
+    _settle_batch_norms(model, config.preprocess)
+    return model, config.preprocess
+
+
+def _write_bundle(name: str, made: BenchmarkModel) -> None:
+    _log.info("making the bundle of %s once, under %s", name, made.bundle.parent)
+    model, spec = random_model(name)
+    checkpoint = Checkpoint(
+        model_config=model.config,
+        classes=ODIR_CLASSES,
+        spec=spec,
+        state=model.state_dict(),
+        split=Split(("none",), ("nobody",), ()),
+        calibration=_plain_calibration(),
+        training={"notes": ["random weights, for measuring speed alone"]},
+    )
+    save_checkpoint(made.checkpoint, checkpoint)
+    photographs = made.bundle.parent / "photographs"
+    _draw_photographs(photographs)
+    key = made.bundle.parent / "key.pem"
+    _run("keygen", "--out", key)
+    shutil.copy(f"{key}.pub", made.bundle.parent / "trusted" / "benchmarks.pub")
+    _run(
+        *("bundle", "--checkpoint", made.checkpoint, "--out", made.bundle, "--precision", "int8"),
+        *("--calibration", photographs, "--cache-dir", made.bundle.parent / "cache"),
+        *("--sign-with", key),
+    )
+
+
+def _run(*words: str | Path) -> None:
+    status = export.main([str(word) for word in words])
+    if status != 0:
+        raise ExportError(f"fundus-export {words[0]} ended with status {status}")
+
+
+def _plain_calibration() -> FittedCalibration:
+    """Probabilities as they come, thresholds of 0.5."""
+    letters = ODIR_CLASSES.letters
+    plain = Calibration.identity(letters)
+    even = OperatingPoint("even", letters, (0.5,) * len(letters), ("by hand",) * len(letters))
+    points = OperatingPoints("even", (even,))
+    return FittedCalibration(plain, plain, points, points, "nothing", patients=0, eyes=0)
+
+
+def _draw_photographs(folder: Path) -> None:
+    folder.mkdir()
+    for seed in range(_CALIBRATION_PAIRS):
+        for eye in EYES:
+            frame = render_fundus(eye, side=288, seed=100 + seed)
+            if not cv2.imwrite(str(folder / f"{seed}_{eye}.png"), frame[:, :, ::-1]):
+                raise ExportError(f"a photograph cannot be written to {folder}")
+
+
+def _settle_batch_norms(model: DMSNet, spec: PreprocessSpec) -> None:
+    """Statistics of what really flows, instead of mean 0 and variance 1."""
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = None  # a plain average over all batches
+            module.reset_running_stats()
+    model.train()
+    with torch.no_grad():
+        for seed in (0, 4):
+            model(*(_batch(eye, seed, spec) for eye in EYES))
+    model.eval()
+
+
+def _batch(eye: Eye, seed: int, spec: PreprocessSpec) -> torch.Tensor:
+    frames = [render_fundus(eye, side=288, seed=seed + k) for k in range(4)]
+    return torch.from_numpy(np.stack([preprocess(frame, spec).tensor for frame in frames]))
+
+
+def _sources_hash() -> str:
+    """Of the code that makes a model and its graphs, so that what is kept never goes stale."""
+    digest = hashlib.sha256()
+    for folder in _SOURCES:
+        for path in sorted((ROOT / folder).rglob("*.py")):
+            digest.update(path.read_bytes())
+    return digest.hexdigest()[:12]

@@ -1,0 +1,230 @@
+"""The parts of a run: what takes turns with what, and the figures that follow.
+
+Figures have the names of `bars.toml`; ratios are of medians within one run.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import cv2
+import numpy as np
+from fundus_runtime.backends.open import open_engine
+from fundus_runtime.preprocess.native import NativePreprocessor
+from numpy.typing import NDArray
+
+from fundus_benchmarks.agreement import require_agreement
+from fundus_benchmarks.install_size import cpu_install_mb
+from fundus_benchmarks.models import BenchmarkModel, edge_bundle, preset_bundle
+from fundus_benchmarks.peers import OpenVINOPeer, PyTorchPeer
+from fundus_benchmarks.turns import Contender, take_turns
+from fundus_runtime.backends.settings import EngineSettings
+from fundus_runtime.bundle import Bundle
+from fundus_runtime.gates import judge
+from fundus_runtime.labels import Eye
+from fundus_runtime.latency.first_result import measure_first_result
+from fundus_runtime.latency.frames import camera_frames
+from fundus_runtime.latency.timing import Timing, took_ms
+from fundus_runtime.preprocess import CropBox, PreprocessSpec
+from fundus_runtime.screener import Screener
+
+__all__ = ["Part", "edge", "paper", "preprocessing"]
+
+Frame = NDArray[np.uint8]
+
+_THREADS = 2
+_STARTS = 10
+# The robot's way from one eye to the other: longer than encoding takes.
+_MOVE_S = 0.25
+
+
+@dataclass(frozen=True)
+class Part:
+    """What a part measured.
+
+    Attributes:
+        timings: by contender.
+        figures: by name of `bars.toml`.
+    """
+
+    timings: dict[str, Timing] = field(default_factory=dict)
+    figures: dict[str, float] = field(default_factory=dict)
+
+
+def preprocessing(seconds: float) -> Part:
+    """One eye, from the frame to the network's input, on one thread."""
+    spec = PreprocessSpec()
+    frames = camera_frames()
+    native = NativePreprocessor(spec, threads=1)
+    eyes = [native.prepare(frame, color="rgb") for frame in frames]
+    crops = [native.crop(frame, color="rgb") for frame in frames]
+    copy = np.empty_like(frames[0])
+    cv2_threads = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    try:
+        timings = take_turns(
+            {
+                "preprocessing": _each(frames, lambda k: native.prepare(frames[k], color="rgb")),
+                "gates": _each(
+                    frames,
+                    lambda k: judge(
+                        frames[k],
+                        eyes[k].field_of_view,
+                        declared_eye=_eye_of(k),
+                        color="rgb",
+                    ),
+                ),
+                "copy of the frame": _each(frames, lambda k: np.copyto(copy, frames[k])),
+                "cv2.resize of the crop": _each(
+                    frames,
+                    lambda k: cv2.resize(
+                        _inside(frames[k], crops[k].box),
+                        (spec.size, spec.size),
+                        interpolation=cv2.INTER_AREA,
+                    ),
+                ),
+            },
+            seconds=seconds,
+        )
+    finally:
+        cv2.setNumThreads(cv2_threads)
+    ours = timings["preprocessing"].p50_ms
+    return Part(
+        timings,
+        {
+            "preprocessing_in_frame_copies": ours / timings["copy of the frame"].p50_ms,
+            "opencv_resize_over_preprocessing": timings["cv2.resize of the crop"].p50_ms / ours,
+            "gates_ms": timings["gates"].p50_ms,
+        },
+    )
+
+
+def paper(seconds: float) -> Part:
+    """ResNet-152 at 224 px in INT8: pair, second eye and retake, beside PyTorch and OpenVINO."""
+    model = preset_bundle("paper")
+    model.trust()
+    bundle = Bundle.open(model.bundle)
+    frames = camera_frames()
+    pytorch = PyTorchPeer(model.checkpoint, threads=_THREADS)
+    openvino = OpenVINOPeer(bundle, threads=_THREADS)
+    with Screener.open(bundle, threads=_THREADS) as screener:
+        require_agreement(screener, {"PyTorch": pytorch, "OpenVINO": openvino}, frames)
+        timings = take_turns(
+            {
+                "pair": lambda turn: _pair(screener, frames, turn),
+                "second eye": lambda turn: _second_eye(screener, frames, turn),
+                "retake": lambda turn: _retake(screener, frames, turn),
+                **_parts_alone(bundle, frames),
+                "PyTorch FP32 pair": lambda turn: _ignore(pytorch.logits(*_two(frames, turn))),
+                "OpenVINO pair": lambda turn: _ignore(openvino.logits(*_two(frames, turn))),
+            },
+            seconds=seconds,
+        )
+    p50 = {name: timing.p50_ms for name, timing in timings.items()}
+    parts = p50["preprocessing alone"] + p50["encoder alone, batch 1"] + p50["head alone"]
+    return Part(
+        timings,
+        {
+            "pytorch_pair_over_pair": p50["PyTorch FP32 pair"] / p50["pair"],
+            "openvino_pair_over_pair": p50["OpenVINO pair"] / p50["pair"],
+            "second_eye_over_pair": p50["second eye"] / p50["pair"],
+            "pytorch_pair_over_second_eye": p50["PyTorch FP32 pair"] / p50["second eye"],
+            "second_eye_beyond_its_parts_ms": p50["second eye"] - parts,
+            "retake_beyond_its_parts_ms": p50["retake"] - parts,
+        },
+    )
+
+
+def edge(seconds: float) -> Part:
+    """The bundle that ships: pair, second eye, first result of a fresh process, memory, install."""
+    model = edge_bundle()
+    frames = camera_frames()
+    starts = [_start(model, frames) for _ in range(_STARTS)]
+    with Screener.open(model.bundle, threads=_THREADS) as screener:
+        timings = take_turns(
+            {
+                "pair": lambda turn: _pair(screener, frames, turn),
+                "second eye": lambda turn: _second_eye(screener, frames, turn),
+                "retake": lambda turn: _retake(screener, frames, turn),
+            },
+            seconds=seconds / 3,
+        )
+    # the first start fills the file cache
+    first = [ms for ms, _ in starts[1:]]
+    return Part(
+        {**timings, "first result of a fresh process": Timing.of(first)},
+        {
+            "edge_first_result_s": statistics.median(first) / 1e3,
+            "edge_peak_mb": max(mb for _, mb in starts),
+            "cpu_install_mb": cpu_install_mb(),
+        },
+    )
+
+
+def _start(model: BenchmarkModel, frames: Sequence[Frame]) -> tuple[float, float]:
+    found = measure_first_result(model.bundle, frames[0], frames[1], threads=_THREADS)
+    return found.first_result_ms, found.peak_mb
+
+
+def _parts_alone(bundle: Bundle, frames: Sequence[Frame]) -> dict[str, Contender]:
+    """One eye's preprocessing, the encoder at batch 1 and 2, and the head, each by itself."""
+    native = NativePreprocessor(bundle.manifest.spec, threads=1)
+    engine = open_engine(bundle, settings=EngineSettings(threads=_THREADS)).backend
+    tensors = np.stack([native.prepare(frame, color="rgb").tensor for frame in frames[:2]])
+    features = engine.encode(tensors, ["left", "right"]).features
+    present = np.ones(1, np.float32)
+    return {
+        "preprocessing alone": _each(frames, lambda k: native.prepare(frames[k], color="rgb")),
+        "encoder alone, batch 1": lambda _: _ignore(engine.encode(tensors[:1], ["left"])),
+        "encoder alone, batch 2": lambda _: _ignore(engine.encode(tensors, ["left", "right"])),
+        "head alone": lambda _: _ignore(engine.fuse(features[:1], features[1:], present, present)),
+    }
+
+
+def _pair(screener: Screener, frames: Sequence[Frame], turn: int) -> None:
+    screener.screen(*_two(frames, turn), color="rgb")
+
+
+def _second_eye(screener: Screener, frames: Sequence[Frame], turn: int) -> float:
+    """Milliseconds from the second frame to the result."""
+    left, right = _two(frames, turn)
+    with screener.begin() as exam:
+        exam.add("left", left, color="rgb")
+        time.sleep(_MOVE_S)
+        return took_ms(lambda: (exam.add("right", right, color="rgb"), exam.result()))[1]
+
+
+def _retake(screener: Screener, frames: Sequence[Frame], turn: int) -> float:
+    """Milliseconds from the retaken frame to the result, both eyes being encoded by then."""
+    left, right = _two(frames, turn)
+    again, _ = _two(frames, turn + 1)
+    with screener.begin() as exam:
+        exam.add("left", left, color="rgb")
+        exam.add("right", right, color="rgb")
+        time.sleep(_MOVE_S)
+        return took_ms(lambda: (exam.replace("left", again, color="rgb"), exam.result()))[1]
+
+
+def _each(frames: Sequence[Frame], call: Callable[[int], object]) -> Contender:
+    """A contender that takes another frame each round."""
+    return lambda turn: _ignore(call(turn % len(frames)))
+
+
+def _inside(frame: Frame, box: CropBox) -> Frame:
+    return frame[box.top_px : box.bottom_px, box.left_px : box.right_px]
+
+
+def _two(frames: Sequence[Frame], turn: int) -> tuple[Frame, Frame]:
+    first = 2 * turn % len(frames)
+    return frames[first], frames[first + 1]
+
+
+def _eye_of(index: int) -> Eye:
+    return "right" if index % 2 else "left"
+
+
+def _ignore(value: object) -> None:
+    """Take a value, so that a contender's whole call counts."""

@@ -1,0 +1,1 @@
+"""Latency of exams on this machine: what `fundus-bench latency` measures."""

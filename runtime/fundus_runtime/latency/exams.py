@@ -1,0 +1,144 @@
+"""Measure whole exams: a ready pair, the wait after the second eye, a retake.
+
+Frames take turns. What is timed is what a caller waits for, from handing the frame over to holding
+the result; the stages are those that the results themselves state.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import count
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fundus_runtime.errors import UsageError
+from fundus_runtime.latency.timing import Timing, took_ms
+from fundus_runtime.result import ExamResult
+from fundus_runtime.screener import Screener
+
+__all__ = ["Measured", "measure_pairs", "measure_retakes", "measure_second_eyes"]
+
+Frame = NDArray[np.uint8]
+
+_WARM_UP = 3
+_LEAST = 5
+# How much longer than it needs the first eye gets, as if the robot moved to the second meanwhile.
+_MOVE_FACTOR = 2.0
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One way to screen.
+
+    Attributes:
+        whole: what the caller waits for.
+        stages: by the names of `ExamResult.time_ms`.
+    """
+
+    whole: Timing
+    stages: dict[str, Timing]
+
+
+def measure_pairs(screener: Screener, frames: Sequence[Frame], *, seconds: float) -> Measured:
+    """A ready pair of frames, at batch 2.
+
+    Args:
+        screener: open.
+        frames: uint8 RGB, at least two.
+        seconds: how long to measure, at least.
+
+    Raises:
+        UsageError: a frame cannot be graded, so that nothing would be measured.
+    """
+
+    def once(turn: int) -> tuple[ExamResult, float]:
+        left, right = _pair(frames, turn)
+        return took_ms(lambda: screener.screen(left, right, color="rgb"))
+
+    return _repeat(once, seconds)
+
+
+def measure_second_eyes(screener: Screener, frames: Sequence[Frame], *, seconds: float) -> Measured:
+    """The wait after the second photograph, the first eye being encoded; see `measure_pairs`."""
+    pause = _encoding_seconds(screener, frames)
+
+    def once(turn: int) -> tuple[ExamResult, float]:
+        left, right = _pair(frames, turn)
+        with screener.begin() as exam:
+            exam.add("left", left, color="rgb")
+            time.sleep(pause)
+
+            def second() -> ExamResult:
+                exam.add("right", right, color="rgb")
+                return exam.result()
+
+            return took_ms(second)
+
+    return _repeat(once, seconds)
+
+
+def measure_retakes(screener: Screener, frames: Sequence[Frame], *, seconds: float) -> Measured:
+    """The wait after a retake of one eye, both being encoded by then; see `measure_pairs`."""
+    pause = _encoding_seconds(screener, frames)
+
+    def once(turn: int) -> tuple[ExamResult, float]:
+        left, right = _pair(frames, turn)
+        again, _ = _pair(frames, turn + 1)
+        with screener.begin() as exam:
+            exam.add("left", left, color="rgb")
+            exam.add("right", right, color="rgb")
+            time.sleep(2 * pause)
+
+            def retake() -> ExamResult:
+                exam.replace("left", again, color="rgb")
+                return exam.result()
+
+            return took_ms(retake)
+
+    return _repeat(once, seconds)
+
+
+def _pair(frames: Sequence[Frame], turn: int) -> tuple[Frame, Frame]:
+    """Frames 0 and 1, then 2 and 3, and so on around."""
+    first = 2 * turn % len(frames)
+    return frames[first], frames[(first + 1) % len(frames)]
+
+
+def _encoding_seconds(screener: Screener, frames: Sequence[Frame]) -> float:
+    left, right = _pair(frames, 0)
+    longest = max(
+        took_ms(lambda: screener.screen(left, right, color="rgb"))[1] for _ in range(_WARM_UP)
+    )
+    return _MOVE_FACTOR * longest / 1e3
+
+
+def _repeat(once: Callable[[int], tuple[ExamResult, float]], seconds: float) -> Measured:
+    whole: list[float] = []
+    stages: dict[str, list[float]] = defaultdict(list)
+    end = None
+    for turn in count():
+        result, ms = once(turn)
+        _require_graded(result)
+        if turn < _WARM_UP:
+            continue
+        end = time.perf_counter() + seconds if end is None else end
+        whole.append(ms)
+        for stage, value in result.time_ms.items():
+            if value is not None:
+                stages[stage].append(value)
+        if len(whole) >= _LEAST and time.perf_counter() >= end:
+            break
+    return Measured(Timing.of(whole), {name: Timing.of(found) for name, found in stages.items()})
+
+
+def _require_graded(result: ExamResult) -> None:
+    for eye in (result.left, result.right):
+        if eye.status != "ok":
+            raise UsageError(
+                f"a {eye.eye} frame is {eye.status} ({eye.reason}): there is nothing to measure; "
+                "give photographs that pass the gates, or leave --frames out"
+            )

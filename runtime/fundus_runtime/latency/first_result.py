@@ -1,0 +1,95 @@
+"""From process start to the first result: a fresh interpreter, everything included.
+
+`measure_first_result` starts `python -m fundus_runtime.latency.first_result`, which imports, opens
+and verifies the bundle, screens one pair and says when it had the result. Both processes read the
+same monotonic clock.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fundus_runtime.errors import EngineError
+
+__all__ = ["FirstResult", "main", "measure_first_result"]
+
+_SECONDS = 300
+
+
+@dataclass(frozen=True)
+class FirstResult:
+    """What a fresh process needed.
+
+    Attributes:
+        first_result_ms: from its start to the first result.
+        peak_mb: its peak resident memory after that, 10^6 bytes, the two frames included.
+    """
+
+    first_result_ms: float
+    peak_mb: float
+
+
+def measure_first_result(
+    bundle: str | Path | None,
+    left: NDArray[np.uint8],
+    right: NDArray[np.uint8],
+    *,
+    threads: int | None = None,
+) -> FirstResult:
+    """Screen one pair in a fresh process.
+
+    Args:
+        bundle: its folder; None for the default one.
+        left: uint8 RGB (height, width, 3).
+        right: likewise.
+        threads: as `Screener.open` takes them.
+
+    Raises:
+        EngineError: the process failed.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        paths = [str(Path(folder, f"{name}.npy")) for name in ("left", "right")]
+        for path, frame in zip(paths, (left, right), strict=True):
+            np.save(path, frame)
+        module = "fundus_runtime.latency.first_result"
+        words = [*paths, "" if bundle is None else str(bundle), str(threads or 0)]
+        start = time.monotonic()
+        done = subprocess.run(
+            [sys.executable, "-m", module, *words],
+            capture_output=True,
+            text=True,
+            timeout=_SECONDS,
+            check=False,
+        )
+    if done.returncode != 0:
+        raise EngineError(f"a fresh process gave no result: {done.stderr.strip()[-500:]}")
+    answer = json.loads(done.stdout)
+    return FirstResult(1e3 * (answer["monotonic_s"] - start), answer["peak_mb"])
+
+
+def main(argv: Sequence[str]) -> int:
+    """The fresh process: two .npy files, a bundle's folder or "", threads or 0."""
+    left, right, bundle, threads = argv
+    from fundus_runtime.screener import Screener
+
+    with Screener.open(bundle or None, threads=int(threads) or None) as screener:
+        screener.screen(np.load(left), np.load(right), color="rgb")
+        finished = time.monotonic()
+        from fundus_runtime.latency.machine import memory_mb
+
+        print(json.dumps({"monotonic_s": finished, "peak_mb": memory_mb()["peak"]}))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

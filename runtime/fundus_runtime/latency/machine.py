@@ -1,0 +1,119 @@
+"""What a figure was measured on: processor, clocks, memory, and on Jetson power mode and heat.
+
+What this host does not tell is None, and named in `not_available`; nothing is guessed.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+__all__ = ["describe_machine", "memory_mb", "temperatures_c"]
+
+_CPUFREQ = Path("/sys/devices/system/cpu/cpu0/cpufreq")
+_DEVICE_MODEL = Path("/proc/device-tree/model")
+_THERMAL = Path("/sys/class/thermal")
+_NVPMODEL_SECONDS = 5
+
+
+def describe_machine() -> dict[str, Any]:
+    """The machine as JSON-able values."""
+    found = {
+        "device": _device_model(),
+        "processor": _processor(),
+        "usable_processors": len(os.sched_getaffinity(0)),
+        "memory_mb": _meminfo_mb("MemTotal"),
+        "kernel": platform.release(),
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        "clock_mhz": _clock_mhz(),
+        "clock_governor": _text(_CPUFREQ / "scaling_governor"),
+        "power_mode": _power_mode(),
+        "temperatures_c": temperatures_c() or None,
+    }
+    return {**found, "not_available": [name for name, value in found.items() if value is None]}
+
+
+def temperatures_c() -> dict[str, float]:
+    """Degrees Celsius by thermal zone; empty where the host shows none."""
+    zones = {}
+    for zone in sorted(_THERMAL.glob("thermal_zone*")):
+        kind, value = _text(zone / "type"), _text(zone / "temp")
+        if kind is not None and value is not None and value.lstrip("-").isdigit():
+            zones[kind] = int(value) / 1000
+    return zones
+
+
+def memory_mb() -> dict[str, float | None]:
+    """Resident memory of this process now and at its peak, in 10^6 bytes."""
+    return {"resident": _status_mb("VmRSS"), "peak": _status_mb("VmHWM")}
+
+
+def _device_model() -> str | None:
+    text = _text(_DEVICE_MODEL)
+    return None if text is None else text.rstrip("\0")
+
+
+def _processor() -> str | None:
+    for line in _lines(Path("/proc/cpuinfo")):
+        if line.startswith(("model name", "Model")):
+            return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine() or None
+
+
+def _clock_mhz() -> float | None:
+    """The first core's clock at this moment."""
+    scaled = _text(_CPUFREQ / "scaling_cur_freq")
+    if scaled is not None and scaled.isdigit():
+        return int(scaled) / 1000
+    for line in _lines(Path("/proc/cpuinfo")):
+        if line.startswith("cpu MHz"):
+            return float(line.split(":", 1)[1])
+    return None
+
+
+def _power_mode() -> str | None:
+    """Jetson's power mode, as nvpmodel names it."""
+    program = shutil.which("nvpmodel")
+    if program is None:
+        return None
+    try:
+        done = subprocess.run(
+            [program, "-q"], capture_output=True, text=True, timeout=_NVPMODEL_SECONDS, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    words = [line.split(":", 1)[1].strip() for line in done.stdout.splitlines() if ":" in line]
+    return words[0] if words else None
+
+
+def _meminfo_mb(name: str) -> float | None:
+    return _kilobytes(Path("/proc/meminfo"), name)
+
+
+def _status_mb(name: str) -> float | None:
+    return _kilobytes(Path("/proc/self/status"), name)
+
+
+def _kilobytes(path: Path, name: str) -> float | None:
+    """A line `name: 123 kB`, in 10^6 bytes."""
+    for line in _lines(path):
+        if line.startswith(name + ":"):
+            return round(int(line.split()[1]) * 1024 / 1e6, 1)
+    return None
+
+
+def _lines(path: Path) -> list[str]:
+    text = _text(path)
+    return [] if text is None else text.splitlines()
+
+
+def _text(path: Path) -> str | None:
+    try:
+        return path.read_text("utf-8", "replace").strip()
+    except OSError:
+        return None

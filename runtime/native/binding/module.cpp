@@ -1,6 +1,7 @@
 // fundus_runtime._native: the core as Python sees it. Converts types and nothing else.
 #include <nanobind/nanobind.h>
 
+#include "cuda.hpp"
 #include "fundus/cpu_features.hpp"
 #include "fundus/version.hpp"
 #include "preprocess.hpp"
@@ -29,4 +30,7 @@ NB_MODULE(_native, module) {
       "Vector instruction sets of this machine, by their /proc/cpuinfo names, and whether this\n"
       "process may use them: the processor has them and the operating system saves their state.");
   bind_preprocess(module);
+#if defined(FUNDUS_CUDA)
+  bind_cuda(module);
+#endif
 }

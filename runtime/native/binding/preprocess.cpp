@@ -3,57 +3,35 @@
 #include "preprocess.hpp"
 
 #include <nanobind/ndarray.h>
-#include <nanobind/stl/array.h>
-#include <nanobind/stl/string_view.h>
 
 #include <mutex>
-#include <stdexcept>
-#include <string>
 #include <string_view>
 
 #include "fundus/preprocessor.hpp"
+#include "values.hpp"
 
 namespace nb = nanobind;
 
 namespace {
 
+using fundus::binding::kColors;
+using fundus::binding::Named;
+using fundus::binding::require;
+using fundus::binding::spec_of;
+using fundus::binding::text;
+using fundus::binding::tuple_of;
+using fundus::binding::value_of;
+
 using Frame = nb::ndarray<const std::uint8_t, nb::ndim<3>, nb::device::cpu>;
 using Bytes = nb::ndarray<std::uint8_t, nb::c_contig, nb::device::cpu>;
 using Tensor = nb::ndarray<nb::ndim<3>, nb::c_contig, nb::device::cpu>;
 
-template <class Value>
-struct Named {
-  std::string_view name;
-  Value value;
-};
-
-template <class Value, std::size_t kCount>
-Value value_of(const Named<Value> (&table)[kCount], std::string_view name, const char* what) {
-  for (const auto& entry : table)
-    if (entry.name == name) return entry.value;
-  throw std::invalid_argument(std::string(what) + " is " + std::string(name));
-}
-
-constexpr Named<fundus::Illumination> kIlluminations[] = {
-    {"subtract", fundus::Illumination::subtract},
-    {"divide", fundus::Illumination::divide},
-    {"none", fundus::Illumination::none},
-};
 constexpr Named<fundus::KernelSet> kKernelSets[] = {
     {"best", fundus::KernelSet::best},
     {"baseline", fundus::KernelSet::baseline},
     {"avx2", fundus::KernelSet::avx2},
     {"avx512", fundus::KernelSet::avx512},
 };
-constexpr Named<fundus::ColorOrder> kColors[] = {
-    {"rgb", fundus::ColorOrder::rgb},
-    {"bgr", fundus::ColorOrder::bgr},
-};
-
-void require(bool holds, const char* what) {
-  if (!holds) throw std::invalid_argument(what);
-}
-
 fundus::FrameView view_of(const Frame& frame, std::string_view color) {
   require(frame.shape(2) == 3, "a frame has three channels");
   require(frame.shape(0) <= fundus::kMaxFrameSidePx && frame.shape(1) <= fundus::kMaxFrameSidePx,
@@ -86,20 +64,6 @@ fundus::EyeBuffers buffers_of(const Bytes& image, const Bytes& mask, int size) {
   require(image.size() == 3 * count && mask.size() == count,
           "image and mask are not size x size x 3 and size x size");
   return {image.data(), mask.data()};
-}
-
-nb::object text(std::string_view value) {
-  return nb::str(value.data(), value.size());
-}
-
-// (reason, detail, field of view, box); an empty reason where the eye was prepared.
-nb::tuple tuple_of(const fundus::EyeGeometry& eye) {
-  const fundus::FieldOfView& field = eye.field;
-  return nb::make_tuple(
-      text(eye.refusal.reason), text(eye.refusal.detail),
-      nb::make_tuple(field.center_x_px, field.center_y_px, field.radius_x_px, field.radius_y_px,
-                     field.rim_permille, field.visible_permille),
-      nb::make_tuple(eye.box.left_px, eye.box.top_px, eye.box.right_px, eye.box.bottom_px));
 }
 
 // Calls from several threads wait for each other, without the interpreter's lock.
@@ -150,18 +114,9 @@ void construct(SharedPreprocessor* self, int size, int crop_permille, std::strin
                int illumination_window_px, double illumination_gain, double illumination_constant,
                int mask_permille, std::array<double, 3> mean, std::array<double, 3> std,
                int threads, std::string_view kernels) {
-  fundus::PreprocessSpec spec;
-  spec.size = size;
-  spec.crop_permille = crop_permille;
-  spec.illumination = value_of(kIlluminations, illumination, "illumination");
-  spec.illumination_window_px = illumination_window_px;
-  spec.illumination_gain = static_cast<float>(illumination_gain);
-  spec.illumination_constant = static_cast<float>(illumination_constant);
-  spec.mask_permille = mask_permille;
-  for (std::size_t c = 0; c < 3; ++c) {
-    spec.mean[c] = static_cast<float>(mean[c]);
-    spec.std[c] = static_cast<float>(std[c]);
-  }
+  const fundus::PreprocessSpec spec =
+      spec_of(size, crop_permille, illumination, illumination_window_px, illumination_gain,
+              illumination_constant, mask_permille, mean, std);
   new (self) SharedPreprocessor(spec, threads, value_of(kKernelSets, kernels, "kernels"));
 }
 

@@ -26,17 +26,6 @@ double tolerance_of(double radius) {
   return 2.0 + 0.01 * radius;
 }
 
-int count_on_circle(const Points& points, double x, double y, double radius) {
-  const double tolerance = tolerance_of(radius);
-  const double* const px = points.x.data();
-  const double* const py = points.y.data();
-  const std::size_t size = points.size();
-  std::int64_t count = 0; // as wide as a double, which keeps the loop in one vector width
-  for (std::size_t i = 0; i < size; ++i)
-    count += on_circle(px[i], py[i], x, y, radius, tolerance) ? 1 : 0;
-  return static_cast<int>(count);
-}
-
 int mark_on_circle(const Points& points, double x, double y, double radius,
                    std::vector<std::uint8_t>& marks) {
   const double tolerance = tolerance_of(radius);
@@ -178,7 +167,9 @@ DiscFitter::Circle DiscFitter::fit_circle(const Points& points, std::vector<std:
           order_[static_cast<std::size_t>((first + spread) % count)],
           order_[static_cast<std::size_t>((first + 2 * spread) % count)]};
       const Circle candidate = circumcircle(points, triple.data());
-      const int agree = count_on_circle(points, candidate.x, candidate.y, candidate.radius);
+      const int agree =
+          kernels_->count_on_circle(points.x.data(), points.y.data(), points.size(), candidate.x,
+                                    candidate.y, candidate.radius, tolerance_of(candidate.radius));
       if (agree > agreeing) {
         agreeing = agree;
         best = candidate;

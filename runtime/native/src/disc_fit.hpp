@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "component.hpp"
+#include "kernels.hpp"
 
 namespace fundus {
 
@@ -56,6 +57,7 @@ class DiscFitter {
   static Circle circumcircle(const Points& points, const int* triple);
   static Circle least_squares(const Points& points, const std::vector<std::uint8_t>& chosen);
 
+  const Kernels* kernels_ = kernels_of(KernelSet::best);
   Points stretched_;
   std::vector<double> turns_;
   std::vector<int> order_;

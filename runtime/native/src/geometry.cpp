@@ -1,5 +1,6 @@
 #include "fundus/geometry.hpp"
 
+#include <algorithm>
 #include <numeric>
 
 namespace fundus {
@@ -40,12 +41,18 @@ void fill_mask(const CropBox& box, int frame_height, int frame_width, const Prep
     ++first;
   while (end > first && !cell_in_frame(end - 1, size, box.left_px, box.width_px(), frame_width))
     --end;
+  // The circle's part of a row widens down to the middle and narrows again.
+  const int half = (size + 1) / 2;
+  int margin = half;
+  const auto outside = [&](int x, int y) { return square(x) + square(y) > reach * reach; };
   for (int y = 0; y < size; ++y) {
-    std::uint8_t* row = mask + static_cast<std::ptrdiff_t>(y) * size;
-    const bool visible = cell_in_frame(y, size, box.top_px, box.height_px(), frame_height);
-    const std::int64_t left_over = reach * reach - square(y);
-    for (int x = 0; x < size; ++x)
-      row[x] = visible && x >= first && x < end && square(x) <= left_over ? 1 : 0;
+    while (margin > 0 && !outside(margin - 1, y)) --margin;
+    while (margin < half && outside(margin, y)) ++margin;
+    std::uint8_t* const row = mask + static_cast<std::ptrdiff_t>(y) * size;
+    std::fill(row, row + size, std::uint8_t{0});
+    const int begin = std::max(margin, first), close = std::min(size - margin, end);
+    if (begin < close && cell_in_frame(y, size, box.top_px, box.height_px(), frame_height))
+      std::fill(row + begin, row + close, std::uint8_t{1});
   }
 }
 

@@ -10,32 +10,69 @@ namespace fundus {
 
 namespace {
 
-constexpr std::size_t kBlock = 64; // samples at once: their sums stay in registers
-
-// Count is a compile-time constant for whole blocks, which the compiler then unrolls.
-template <bool kAdd>
-inline void weigh_block(const WeightedRows& rows, std::size_t at, std::size_t count,
-                        std::uint32_t* __restrict sums) {
-  std::uint16_t whole[kBlock] = {};
-  for (int k = 0; k < rows.whole_count; ++k) {
-    const std::uint8_t* const __restrict row = rows.whole[k] + at;
-    for (std::size_t i = 0; i < count; ++i)
-      whole[i] = static_cast<std::uint16_t>(whole[i] + row[i]);
-  }
-  const std::uint8_t* const __restrict first = rows.first + at;
-  const std::uint8_t* const __restrict last = rows.last + at;
+// With the number of rows known to the compiler, the sums of one pass stay in registers.
+template <bool kAdd, std::size_t kWhole>
+void weigh_n(const WeightedRows& rows, std::size_t count, std::uint32_t* __restrict sums) {
+  const std::uint8_t* __restrict whole[kWhole + 1];
+  for (std::size_t k = 0; k < kWhole; ++k) whole[k] = rows.whole[k];
+  const std::uint8_t* const __restrict first = rows.first;
+  const std::uint8_t* const __restrict last = rows.last;
+  const std::uint32_t unit = rows.unit;
+  const std::uint32_t first_weight = rows.first_weight, last_weight = rows.last_weight;
   for (std::size_t i = 0; i < count; ++i) {
-    const std::uint32_t sum =
-        rows.unit * whole[i] + rows.first_weight * first[i] + rows.last_weight * last[i];
-    sums[at + i] = kAdd ? sums[at + i] + sum : sum;
+    std::uint16_t sum = 0;
+    for (std::size_t k = 0; k < kWhole; ++k) sum = static_cast<std::uint16_t>(sum + whole[k][i]);
+    const std::uint32_t weighted = unit * sum + first_weight * first[i] + last_weight * last[i];
+    sums[i] = kAdd ? sums[i] + weighted : weighted;
   }
 }
 
 template <bool kAdd>
 void weigh(const WeightedRows& rows, std::size_t count, std::uint32_t* sums) {
-  std::size_t at = 0;
-  for (; at + kBlock <= count; at += kBlock) weigh_block<kAdd>(rows, at, kBlock, sums);
-  if (at < count) weigh_block<kAdd>(rows, at, count - at, sums);
+  switch (rows.whole_count) {
+    case 0:
+      return weigh_n<kAdd, 0>(rows, count, sums);
+    case 1:
+      return weigh_n<kAdd, 1>(rows, count, sums);
+    case 2:
+      return weigh_n<kAdd, 2>(rows, count, sums);
+    case 3:
+      return weigh_n<kAdd, 3>(rows, count, sums);
+    case 4:
+      return weigh_n<kAdd, 4>(rows, count, sums);
+    case 5:
+      return weigh_n<kAdd, 5>(rows, count, sums);
+    case 6:
+      return weigh_n<kAdd, 6>(rows, count, sums);
+    case 7:
+      return weigh_n<kAdd, 7>(rows, count, sums);
+    default:
+      return weigh_n<kAdd, 8>(rows, count, sums);
+  }
+}
+
+// Sum is what the lanes are added in, Total what they are handed over as.
+template <class Sum, class Total>
+void sum_columns(const ColumnTaps& taps, const std::uint32_t* __restrict sums,
+                 Total* __restrict totals) {
+  constexpr int kLanes = 4;
+  for (std::size_t i = 0; i < taps.count; ++i, totals += 3) {
+    const ColumnTap tap = taps.taps[i];
+    Sum lanes[kLanes] = {};
+    const std::uint32_t* whole = sums + tap.whole;
+    for (std::uint32_t k = 0; k < tap.count; ++k, whole += taps.step)
+      for (int lane = 0; lane < kLanes; ++lane) lanes[lane] += whole[lane];
+    const std::uint32_t* const first = sums + tap.first;
+    const std::uint32_t* const last = sums + tap.last;
+    for (int lane = 0; lane < kLanes; ++lane)
+      lanes[lane] = lanes[lane] * taps.unit + static_cast<Sum>(tap.first_weight) * first[lane] +
+                    static_cast<Sum>(tap.last_weight) * last[lane];
+    if (taps.reversed) {
+      for (int lane = 0; lane < 3; ++lane) totals[lane] = static_cast<Total>(lanes[2 - lane]);
+    } else {
+      for (int lane = 0; lane < kLanes; ++lane) totals[lane] = static_cast<Total>(lanes[lane]);
+    }
+  }
 }
 
 // Division is correctly rounded and an exact half is representable, so that no quotient beside a
@@ -105,6 +142,17 @@ void keep_levels(const LevelRow& row, std::size_t count, float* __restrict value
     values[x] = normalised(static_cast<float>(row.levels[x]), row, x);
 }
 
+int count_on_circle(const double* __restrict px, const double* __restrict py, std::size_t count,
+                    double x, double y, double radius, double tolerance) {
+  std::int64_t found = 0; // as wide as a double, which keeps the loop in one vector width
+  for (std::size_t i = 0; i < count; ++i) {
+    const double dx = px[i] - x, dy = py[i] - y;
+    const double off = __builtin_fabs(__builtin_sqrt(dx * dx + dy * dy) - radius);
+    found += off <= tolerance ? 1 : 0;
+  }
+  return static_cast<int>(found);
+}
+
 inline std::uint32_t bits_of(float value) {
   std::uint32_t bits;
   __builtin_memcpy(&bits, &value, sizeof bits);
@@ -137,9 +185,18 @@ void to_half(const float* __restrict values, std::size_t count, std::uint16_t* _
 
 extern const Kernels FUNDUS_KERNELS;
 const Kernels FUNDUS_KERNELS = {
-    weigh<false>,       weigh<true>, round_sums<std::int32_t>,
-    round_sums<double>, slide,       subtract_mean,
-    divide_by_mean,     keep_levels, to_half,
+    weigh<false>,
+    weigh<true>,
+    sum_columns<std::uint32_t, std::int32_t>,
+    sum_columns<std::uint64_t, double>,
+    round_sums<std::int32_t>,
+    round_sums<double>,
+    slide,
+    subtract_mean,
+    divide_by_mean,
+    keep_levels,
+    count_on_circle,
+    to_half,
 };
 
 } // namespace fundus

@@ -21,8 +21,27 @@ struct WeightedRows {
   std::uint32_t last_weight;
 };
 
-// So many samples of 8 bits fit a sum of 16.
-inline constexpr int kMaxWholeRows = 257;
+inline constexpr int kMaxWholeRows = 8;
+
+// One output pixel's part of a row of sums, whose samples lie `step` apart:
+// unit * (sums[whole] + ... + sums[whole + (count - 1) * step])
+//   + first_weight * sums[first] + last_weight * sums[last], and the two samples after each.
+struct ColumnTap {
+  std::uint32_t whole;
+  std::uint32_t count;
+  std::uint32_t first;
+  std::uint32_t first_weight;
+  std::uint32_t last;
+  std::uint32_t last_weight;
+};
+
+struct ColumnTaps {
+  const ColumnTap* taps;
+  std::size_t count;
+  std::size_t step;
+  std::uint32_t unit;
+  bool reversed; // the third sample first
+};
 
 // One row of the illumination correction, in one plane. `sums` and `counts` are running sums along
 // the row, so that the window of pixel x holds sums[x + window] - sums[x].
@@ -42,6 +61,11 @@ struct Kernels {
   // sums[i] of WeightedRows, or added to what is there.
   void (*weigh_rows)(const WeightedRows& rows, std::size_t count, std::uint32_t* sums);
   void (*add_weighed_rows)(const WeightedRows& rows, std::size_t count, std::uint32_t* sums);
+  // Three totals a tap. Both arrays have one more element, which is read or written but means
+  // nothing: four lanes are faster than three. The first needs all totals to be below 2^31.
+  void (*sum_columns_small)(const ColumnTaps& taps, const std::uint32_t* sums,
+                            std::int32_t* totals);
+  void (*sum_columns_large)(const ColumnTaps& taps, const std::uint32_t* sums, double* totals);
   // sum / total, rounded half to even, or half up. Sums below 2^31, and of any size as doubles.
   void (*round_small)(const std::int32_t* sums, double total, bool half_up, std::size_t count,
                       std::uint8_t* levels);
@@ -53,6 +77,9 @@ struct Kernels {
   void (*subtract_mean)(const LevelRow& row, std::size_t count, float* values);
   void (*divide_by_mean)(const LevelRow& row, std::size_t count, float* values);
   void (*keep_levels)(const LevelRow& row, std::size_t count, float* values);
+  // How many points lie within the tolerance of the circle.
+  int (*count_on_circle)(const double* px, const double* py, std::size_t count, double x, double y,
+                         double radius, double tolerance);
   // Rounded to nearest even, with infinities beyond the range.
   void (*to_half)(const float* values, std::size_t count, std::uint16_t* halves);
 };

@@ -4,13 +4,12 @@
 #include <array>
 #include <cstddef>
 #include <limits>
-#include <type_traits>
 
 namespace fundus {
 
 namespace {
 
-constexpr int kStagedRows = 32;
+constexpr int kStagedRows = kMaxWholeRows + 2;
 
 // Rows whose samples lie side by side, perhaps with a fourth byte between pixels, are summed where
 // they are; others are first gathered into packed rows.
@@ -38,8 +37,8 @@ void Resampler::reserve(const FrameView& frame, int size) {
   const auto width = static_cast<std::size_t>(frame.width), side = static_cast<std::size_t>(size);
   sums_.reserve(4 * width);
   if (!is_interleaved(frame)) staged_.reserve(3 * width * kStagedRows);
-  small_.reserve(3 * side);
-  large_.reserve(3 * side);
+  small_.reserve(3 * side + 1);
+  large_.reserve(3 * side + 1);
   columns_.reserve(side);
 }
 
@@ -58,22 +57,24 @@ void Resampler::resample(const FrameView& frame, const CropBox& box, int size, i
   crop.samples = crop.step * (static_cast<std::size_t>(crop.columns) - 1) + 3;
 
   const auto side = static_cast<std::size_t>(size);
-  sums_.resize(crop.samples);
+  sums_.resize(crop.samples + 1);
   columns_.resize(side);
-  for (int x = 0; x < size; ++x) columns_[static_cast<std::size_t>(x)] = area_tap(crop.across, x);
+  place_columns(crop, size);
+  const ColumnTaps taps{columns_.data(), side, crop.step, crop.across.unit,
+                        frame.color == ColorOrder::bgr};
   const double total = static_cast<double>(crop.down.total) * crop.across.total;
   const bool half_up = rounds_half_up(crop.down, crop.across);
   const bool small = 255.0 * total <= std::numeric_limits<std::int32_t>::max();
-  small_.resize(3 * side);
-  large_.resize(3 * side);
+  small_.resize(3 * side + 1);
+  large_.resize(3 * side + 1);
   for (int y = begin; y < end; ++y) {
     std::uint8_t* const row = image + 3 * side * static_cast<std::size_t>(y);
     sum_rows(crop, area_tap(crop.down, y));
     if (small) {
-      sum_columns(crop, small_.data());
+      kernels.sum_columns_small(taps, sums_.data(), small_.data());
       kernels.round_small(small_.data(), total, half_up, 3 * side, row);
     } else {
-      sum_columns(crop, large_.data());
+      kernels.sum_columns_large(taps, sums_.data(), large_.data());
       kernels.round_large(large_.data(), total, half_up, 3 * side, row);
     }
   }
@@ -97,7 +98,6 @@ const std::uint8_t* Resampler::row_at(const Crop& crop, int row, int slot) {
 void Resampler::sum_rows(const Crop& crop, const AreaTap& tap) {
   const int first = crop.top + tap.first, last = crop.top + tap.last;
   const auto inside = [&crop](int row) { return row >= crop.first_row && row <= crop.last_row; };
-  const int most = crop.interleaved ? kMaxWholeRows : kStagedRows - 2;
   if (!crop.interleaved) staged_.resize(kStagedRows * crop.samples);
 
   const int end = std::min(last, crop.last_row + 1);
@@ -112,7 +112,7 @@ void Resampler::sum_rows(const Crop& crop, const AreaTap& tap) {
   bool added = false;
   do {
     rows.whole_count = 0;
-    for (; row < end && rows.whole_count < most; ++row, ++rows.whole_count)
+    for (; row < end && rows.whole_count < kMaxWholeRows; ++row, ++rows.whole_count)
       whole[static_cast<std::size_t>(rows.whole_count)] = row_at(crop, row, 2 + rows.whole_count);
     if (added) {
       crop.kernels.add_weighed_rows(rows, crop.samples, sums_.data());
@@ -124,43 +124,29 @@ void Resampler::sum_rows(const Crop& crop, const AreaTap& tap) {
   } while (row < end);
 }
 
-// Across: the weighted sums of the row, in RGB.
-template <class Sum>
-void Resampler::sum_columns(const Crop& crop, Sum* totals) const {
-  using Whole = std::conditional_t<sizeof(Sum) == 4, std::uint32_t, std::uint64_t>;
+// Across: where in the row sums each output cell's columns lie, those beyond the frame left out.
+void Resampler::place_columns(const Crop& crop, int size) {
   const int shift = crop.left - crop.first_column; // of the box against the row sums
-  const bool reversed = crop.frame.color == ColorOrder::bgr;
-  const auto at = [&](int column) {
-    return sums_.data() + static_cast<std::size_t>(column) * crop.step;
-  };
-  for (const AreaTap& tap : columns_) {
+  const auto step = static_cast<std::uint32_t>(crop.step);
+  const auto inside = [&crop](int column) { return column >= 0 && column < crop.columns; };
+  for (int x = 0; x < size; ++x) {
+    const AreaTap tap = area_tap(crop.across, x);
     const int first = tap.first + shift, last = tap.last + shift;
-    Whole a = 0, b = 0, c = 0;
     const int begin = std::max(first + 1, 0), end = std::min(last, crop.columns);
+    ColumnTap& column = columns_[static_cast<std::size_t>(x)];
+    column = {};
     if (begin < end) {
-      const std::uint32_t* sum = at(begin);
-      for (int x = begin; x < end; ++x, sum += crop.step) {
-        a += sum[0];
-        b += sum[1];
-        c += sum[2];
-      }
+      column.whole = static_cast<std::uint32_t>(begin) * step;
+      column.count = static_cast<std::uint32_t>(end - begin);
     }
-    a *= crop.across.unit;
-    b *= crop.across.unit;
-    c *= crop.across.unit;
-    const auto add = [&](int column, Whole weight) {
-      if (weight == 0 || column < 0 || column >= crop.columns) return;
-      const std::uint32_t* const sum = at(column);
-      a += weight * sum[0];
-      b += weight * sum[1];
-      c += weight * sum[2];
-    };
-    add(first, tap.first_weight);
-    add(last, tap.last_weight);
-    totals[0] = static_cast<Sum>(reversed ? c : a);
-    totals[1] = static_cast<Sum>(b);
-    totals[2] = static_cast<Sum>(reversed ? a : c);
-    totals += 3;
+    if (inside(first)) {
+      column.first = static_cast<std::uint32_t>(first) * step;
+      column.first_weight = tap.first_weight;
+    }
+    if (inside(last)) {
+      column.last = static_cast<std::uint32_t>(last) * step;
+      column.last_weight = tap.last_weight;
+    }
   }
 }
 

@@ -23,15 +23,14 @@ class Resampler {
  private:
   struct Crop;
   void sum_rows(const Crop& crop, const AreaTap& tap);
-  template <class Sum>
-  void sum_columns(const Crop& crop, Sum* totals) const;
+  void place_columns(const Crop& crop, int size);
   const std::uint8_t* row_at(const Crop& crop, int row, int slot);
 
   std::vector<std::uint8_t> staged_;
   std::vector<std::uint32_t> sums_;
   std::vector<std::int32_t> small_;
   std::vector<double> large_;
-  std::vector<AreaTap> columns_;
+  std::vector<ColumnTap> columns_;
 };
 
 } // namespace fundus

@@ -63,24 +63,24 @@ std::string device_text(int device) {
   return "GPU " + std::to_string(device);
 }
 
+template <class Error>
 void require_on(const cudaPointerAttributes& attributes, int device, const std::string& what) {
   if (attributes.type != cudaMemoryTypeDevice || attributes.device == device) return;
-  throw MemoryKindError(what + " lies in the memory of " + device_text(attributes.device) +
-                        ", expected " + device_text(device) +
-                        "; copy it there or make a preprocessor for its GPU");
+  throw Error(what + " lies in the memory of " + device_text(attributes.device) + ", expected " +
+              device_text(device) + "; copy it there or make a preprocessor for its GPU");
 }
 
 const std::uint8_t* frame_on_device(const std::uint8_t* address, int device) {
   const auto attributes = attributes_of(address);
   if (attributes.type == cudaMemoryTypeUnregistered) {
-    throw MemoryKindError(
+    throw FrameMemoryError(
         "the frame lies in pageable host memory, which the GPU cannot read; expected pinned host, "
         "managed or device memory: have the camera write into memory of cudaHostAlloc, or pin its "
         "buffer once with cudaHostRegister");
   }
-  require_on(attributes, device, "the frame");
+  require_on<FrameMemoryError>(attributes, device, "the frame");
   if (attributes.devicePointer == nullptr) {
-    throw MemoryKindError(
+    throw FrameMemoryError(
         "the frame's memory is pinned but not mapped for the GPU; pin it with "
         "cudaHostAllocMapped or cudaHostRegisterMapped");
   }
@@ -184,17 +184,17 @@ void require_tensor(const TensorView& tensor, int size, int device) {
   const std::size_t values =
       std::size_t{3} * static_cast<std::size_t>(size) * static_cast<std::size_t>(size);
   if (tensor.data == nullptr || reinterpret_cast<std::uintptr_t>(tensor.data) % value_bytes != 0) {
-    throw MemoryKindError("the tensor's address is null or no multiple of " +
-                          std::to_string(value_bytes) + " bytes, the size of a value");
+    throw TensorMemoryError("the tensor's address is null or no multiple of " +
+                            std::to_string(value_bytes) + " bytes, the size of a value");
   }
   const auto* first = static_cast<const std::uint8_t*>(tensor.data);
   for (const auto* address : {first, first + values * value_bytes - 1}) {
     const auto attributes = attributes_of(address);
-    require_on(attributes, device, "the tensor");
+    require_on<TensorMemoryError>(attributes, device, "the tensor");
     if (attributes.type == cudaMemoryTypeDevice || attributes.type == cudaMemoryTypeManaged) {
       continue;
     }
-    throw MemoryKindError(
+    throw TensorMemoryError(
         "the tensor lies in host memory or reaches beyond its allocation; expected device or "
         "managed memory for 3 x " +
         std::to_string(size) + " x " + std::to_string(size) + " values, as the engine's input is");

@@ -80,10 +80,11 @@ class Event {
   CUevent_st* event_ = nullptr;
 };
 
-// The frame as the kernels of `device` see it. Throws MemoryKindError where they cannot.
+// The frame as the kernels of `device` see it. Throws FrameMemoryError where they cannot.
 FrameSamples samples_on_device(const FrameView& frame, int device);
 
-// Throws MemoryKindError unless the kernels of `device` can write `size` x `size` x 3 values there.
+// Throws TensorMemoryError unless the kernels of `device` can write `size` x `size` x 3 values
+// there.
 void require_tensor(const TensorView& tensor, int size, int device);
 
 } // namespace fundus::cuda

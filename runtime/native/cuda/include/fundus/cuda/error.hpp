@@ -22,6 +22,16 @@ class MemoryKindError : public std::invalid_argument {
   using std::invalid_argument::invalid_argument;
 };
 
+class FrameMemoryError : public MemoryKindError {
+ public:
+  using MemoryKindError::MemoryKindError;
+};
+
+class TensorMemoryError : public MemoryKindError {
+ public:
+  using MemoryKindError::MemoryKindError;
+};
+
 // Throws CudaError naming `call` unless `status`, a cudaError_t, is success.
 void require_success(int status, const char* call);
 

@@ -23,7 +23,9 @@ MAY_IMPORT = {
     "fundus_export": {"fundus_runtime", "fundus_training", "fundus_export"},
 }
 # The base install's dependencies, by the names they are imported under.
-BASE = {"cryptography", "cv2", "numpy", "tqdm"}
+BASE = {"PIL", "cryptography", "numpy", "simplejpeg", "tqdm"}
+# The reference preprocessing asks for OpenCV here, and says what to install where it is not.
+OPENCV = "runtime/fundus_runtime/preprocess/opencv.py"
 NEVER_IN_THE_RUNTIME = {"torch", "onnx", "onnxscript", "onnx_ir"}
 COMPONENTS = ("runtime", "training", "export")
 
@@ -88,7 +90,11 @@ def test_importing_the_runtime_needs_the_base_install_alone() -> None:
         str(module.relative_to(ROOT)): sorted(imports(module, at_import_only=True) - allowed)
         for module in modules_of("fundus_runtime")
     }
-    assert {module: names for module, names in extra.items() if names} == {}
+    assert {module: names for module, names in extra.items() if names} == {OPENCV: ["cv2"]}
+
+
+def test_the_runtime_imports_opencv_in_one_place_alone() -> None:
+    assert offenders("fundus_runtime", {"cv2"}) == {OPENCV: ["cv2"]}
 
 
 IMPORT_ALL = """
@@ -109,6 +115,41 @@ def test_importing_every_runtime_module_brings_in_no_framework_and_no_engine() -
     loaded = set(json.loads(answer.stdout))
     assert {"fundus_runtime", "fundus_runtime._native", "fundus_runtime.errors"} <= loaded
     assert not loaded & {"torch", "onnx", "onnxruntime", "tensorrt", "pycuda", "cuda"}
+
+
+SCREEN = """
+import sys
+sys.modules["cv2"] = None  # as where it is not installed
+
+from importlib import resources
+import fundus_runtime.commands.screen, fundus_runtime.doctor, fundus_runtime.report
+from fundus_runtime.photograph import decode_photograph
+from fundus_runtime.screener import Screener
+
+photograph = resources.files("fundus_runtime").joinpath("data/retina.jpg").read_bytes()
+frame = decode_photograph(photograph, name="retina.jpg")
+with Screener.open(threads=1) as screener:
+    result = screener.screen(frame, frame[:, ::-1], color="rgb")
+assert result.left.picture.visible().any()
+"""
+
+
+def test_a_photograph_is_decoded_and_screened_without_opencv() -> None:
+    subprocess.run([sys.executable, "-c", SCREEN], check=True, timeout=120)
+
+
+AT_START = """
+import sys
+import fundus_runtime.screener
+print(*sorted({"PIL", "cv2", "jinja2", "simplejpeg", "tqdm"} & set(sys.modules)))
+"""
+
+
+def test_the_screener_starts_without_decoders_and_pages() -> None:
+    answer = subprocess.run(
+        [sys.executable, "-c", AT_START], capture_output=True, text=True, check=True, timeout=120
+    )
+    assert answer.stdout.split() == []
 
 
 @pytest.mark.parametrize("component", COMPONENTS)
@@ -134,5 +175,6 @@ def test_the_stub_names_what_the_native_module_has() -> None:
     from fundus_runtime import _native
 
     stub = ast.parse((PACKAGES["fundus_runtime"] / "_native.pyi").read_text(encoding="utf-8"))
-    declared = {node.name for node in stub.body if isinstance(node, ast.FunctionDef)}
+    kinds = (ast.FunctionDef, ast.ClassDef)
+    declared = {node.name for node in stub.body if isinstance(node, kinds)}
     assert declared == {name for name in dir(_native) if not name.startswith("_")}

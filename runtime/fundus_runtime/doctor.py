@@ -81,7 +81,8 @@ def _versions() -> dict[str, str | None]:
         "fundus-edge": __version__,
         "python": platform.python_version(),
         "numpy": _version_of("numpy"),
-        "opencv": _version_of("cv2"),
+        "pillow": _version_of("PIL"),
+        "simplejpeg": _version_of("simplejpeg"),
         "cryptography": _version_of("cryptography"),
     }
 

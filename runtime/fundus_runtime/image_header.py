@@ -1,7 +1,7 @@
 """What a JPEG or PNG file says about itself, read without decoding a pixel.
 
-The parser is deliberately strict where decoders are lenient: OpenCV fills the missing part of a
-truncated file with grey, turns CMYK and grayscale into plausible colours, and allocates whatever
+The parser is deliberately strict where decoders are lenient: they fill the missing part of a
+truncated file with grey, turn CMYK and grayscale into plausible colours, and allocate whatever
 size a header claims. Everything that must be refused is known from here, before any of that.
 """
 
@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import struct
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from fundus_runtime.errors import ImageError
 
-__all__ = ["ImageHeader", "read_header"]
+__all__ = ["PNG_SIGNATURE", "ImageHeader", "png_chunks", "read_header"]
 
-_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _PNG_COLOURS = {0: "grayscale", 2: "RGB", 3: "palette", 4: "grayscale with alpha", 6: "RGBA"}
-_JPEG_HUFFMAN_FRAMES = {0xC0, 0xC1, 0xC2}
+_PROGRESSIVE = 0xC2
+_JPEG_HUFFMAN_FRAMES = {0xC0, 0xC1, _PROGRESSIVE}
 _JPEG_OTHER_FRAMES = {0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF}
 _JPEG_COLOURS = {1: "grayscale", 3: "RGB", 4: "CMYK"}
 _SOI, _EOI, _SOS, _APP1, _TEM = 0xD8, 0xD9, 0xDA, 0xE1, 0x01
@@ -71,7 +73,7 @@ def read_header(data: bytes, *, name: str) -> ImageHeader:
     """
     if data.startswith(b"\xff\xd8\xff"):
         return _jpeg_header(data, name)
-    if data.startswith(_PNG_SIGNATURE):
+    if data.startswith(PNG_SIGNATURE):
         return _png_header(data, name)
     raise ImageError(
         f"{name} is {_guess_format(data)}, not a JPEG or PNG photograph; "
@@ -80,8 +82,6 @@ def read_header(data: bytes, *, name: str) -> ImageHeader:
 
 
 def _guess_format(data: bytes) -> str:
-    if not data:
-        return "empty"
     if data[128:132] == b"DICM":
         return "a DICOM file"
     if data[4:8] == b"ftyp":
@@ -111,7 +111,7 @@ def _jpeg_header(data: bytes, name: str) -> ImageHeader:
     """
     frame: tuple[int, int, int, int] | None = None
     unfinished: set[tuple[int, int]] = set()
-    orientation, scans, position = 1, 0, 2
+    orientation, scans, position, progressive = 1, 0, 2, False
     while True:
         position, marker = _next_jpeg_marker(data, position, name)
         if marker == _EOI:
@@ -125,7 +125,7 @@ def _jpeg_header(data: bytes, name: str) -> ImageHeader:
         if marker in _JPEG_HUFFMAN_FRAMES or marker in _JPEG_OTHER_FRAMES:
             if frame is not None:
                 raise _damaged(name, "it declares its size twice")
-            frame = _jpeg_frame(marker, segment, name)
+            frame, progressive = _jpeg_frame(marker, segment, name), marker == _PROGRESSIVE
             components = segment[6 : 6 + 3 * frame[3] : 3]
             unfinished = {(one, k) for one in components for k in range(_JPEG_COEFFICIENTS)}
         elif marker == _APP1 and segment.startswith(b"Exif\x00\x00") and orientation == 1:
@@ -139,7 +139,7 @@ def _jpeg_header(data: bytes, name: str) -> ImageHeader:
                     f"{name} has more than {_MAX_JPEG_SCANS} scans, which no camera writes; "
                     "save it as a plain JPEG"
                 )
-            unfinished -= _finished_by_scan(segment)
+            unfinished -= _finished_by_scan(segment, progressive=progressive)
             position = _end_of_scan(data, position, name)
     if frame is None or scans == 0:
         raise _damaged(name, "it holds no picture data")
@@ -188,14 +188,17 @@ def _jpeg_frame(marker: int, segment: bytes, name: str) -> tuple[int, int, int, 
     return bits, height, width, components
 
 
-def _finished_by_scan(segment: bytes) -> set[tuple[int, int]]:
+def _finished_by_scan(segment: bytes, *, progressive: bool) -> set[tuple[int, int]]:
     """Components and coefficients that a scan brings to their last bit.
 
     A picture comes in one scan or in several, a progressive one from coarse to fine; without its
-    last scans it decodes to a blurred or discoloured one.
+    last scans it decodes to a blurred or discoloured one. The range of a scan that is not
+    progressive is always whole; some cameras leave its bytes at zero.
     """
     count = segment[0] if segment else 0
     components, rest = segment[1 : 1 + 2 * count : 2], segment[1 + 2 * count :]
+    if not progressive:
+        rest = bytes([0, _JPEG_COEFFICIENTS - 1, 0])
     if len(rest) < 3 or rest[2] & 0x0F:
         return set()
     return {(one, k) for one in components for k in range(rest[0], rest[1] + 1)}
@@ -235,12 +238,28 @@ def _exif_orientation(tiff: bytes) -> int:
     return 1
 
 
+def png_chunks(data: bytes, *, name: str) -> Iterator[tuple[bytes, bytes]]:
+    """Kind and whole bytes (length, kind, body, checksum) of each chunk up to IEND.
+
+    Args:
+        data: the bytes of a PNG file.
+        name: what to call the file in errors.
+
+    Raises:
+        ImageError: a chunk is cut short, or its checksum does not fit.
+    """
+    kind, position = b"", len(PNG_SIGNATURE)
+    while kind != b"IEND":
+        kind, chunk = _png_chunk(data, position, name)
+        position += len(chunk)
+        yield kind, chunk
+
+
 def _png_header(data: bytes, name: str) -> ImageHeader:
-    """Walk the chunks from IHDR to IEND, checking every length and checksum."""
     header: tuple[int, int, int, int] | None = None
-    orientation, has_data, position = 1, False, len(_PNG_SIGNATURE)
-    while True:
-        kind, body, position = _png_chunk(data, position, name)
+    orientation, kinds = 1, set()
+    for kind, chunk in png_chunks(data, name=name):
+        body = chunk[8:-4]
         if (header is None) != (kind == b"IHDR"):
             raise _damaged(name, "the PNG does not begin with one header")
         if kind == b"IHDR":
@@ -249,28 +268,26 @@ def _png_header(data: bytes, name: str) -> ImageHeader:
             raise ImageError(f"{name} is an animated PNG; export one still photograph")
         elif kind == b"eXIf":
             orientation = _exif_orientation(body.removeprefix(b"Exif\x00\x00"))
-        elif kind == b"IDAT":
-            has_data = True
-        elif kind == b"IEND":
-            break
-    if header is None or not has_data:
+        kinds.add(kind)
+    if header is None or b"IDAT" not in kinds:
         raise _damaged(name, "it holds no picture data")
     width, height, bits, colour = header
+    if _PNG_COLOURS[colour] == "palette" and b"PLTE" not in kinds:
+        raise _damaged(name, "it holds no palette, though its pixels refer to one")
     return ImageHeader("PNG", width, height, bits, _PNG_COLOURS[colour], orientation)
 
 
-def _png_chunk(data: bytes, position: int, name: str) -> tuple[bytes, bytes, int]:
+def _png_chunk(data: bytes, position: int, name: str) -> tuple[bytes, bytes]:
     if position + 12 > len(data):
         raise _truncated(name, "without the PNG end chunk")
-    length = int.from_bytes(data[position : position + 4], "big")
-    end = position + 8 + length
-    if end + 4 > len(data):
+    end = position + 12 + int.from_bytes(data[position : position + 4], "big")
+    if end > len(data):
         raise _truncated(name, "inside a PNG chunk")
-    kind = data[position + 4 : position + 8]
-    stated = int.from_bytes(data[end : end + 4], "big")
-    if zlib.crc32(memoryview(data)[position + 4 : end]) != stated:
+    chunk = data[position:end]
+    kind = chunk[4:8]
+    if zlib.crc32(memoryview(chunk)[4:-4]) != int.from_bytes(chunk[-4:], "big"):
         raise _damaged(name, f"the checksum of its PNG chunk {kind!r} does not fit")
-    return kind, data[position + 8 : end], end + 4
+    return kind, chunk
 
 
 def _png_frame(body: bytes, name: str) -> tuple[int, int, int, int]:

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from fundus_runtime.errors import ImageError
 from fundus_runtime.image_header import ImageHeader, read_header
+from fundus_runtime.pixels import pixels_from_jpeg, pixels_from_png
 
 __all__ = ["DEFAULT_MAX_MEGAPIXELS", "MIN_SIDE_PX", "decode_photograph", "read_photograph"]
 
@@ -22,10 +22,6 @@ DEFAULT_MAX_MEGAPIXELS = 64.0
 MIN_SIDE_PX = 64
 # Above any photograph within the pixel limit; keeps a wrong path from filling the memory.
 _MAX_FILE_BYTES = 512 * 1024 * 1024
-# Out of data, OpenCV's JPEG decoder paints the rest of the picture in this grey and calls it a
-# success.
-_JPEG_FILLER = 128
-_FILLED_CORNER_PX = 4
 # Channels that agree everywhere over this range are a picture without colour, not a dark frame.
 _COLOURLESS_RANGE = 32
 
@@ -69,9 +65,7 @@ def decode_photograph(
         raise ImageError(f"{name} is empty (0 bytes); copy it again from the camera")
     header = read_header(data, name=name)
     _refuse_unusable(header, name, max_megapixels)
-    pixels = _decode(data, header, name)
-    _refuse_filled_up(pixels, header, name)
-    rgb = _turned_upright(_rgb_from_decoded(pixels, name), header.orientation)
+    rgb = _turned_upright(_decode(data, header, name), header.orientation)
     _refuse_colourless(rgb, name)
     return rgb
 
@@ -122,52 +116,14 @@ def _refuse_unusable(header: ImageHeader, name: str, max_megapixels: float) -> N
 
 
 def _decode(data: bytes, header: ImageHeader, name: str) -> _RGBFrame:
-    # Orientation is applied by `_turned_upright`: OpenCV's handling differs between its versions,
-    # formats and flags, and IMREAD_UNCHANGED (needed to see an alpha channel) ignores it.
-    flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
-    if header.format == "PNG":
-        flags = cv2.IMREAD_UNCHANGED
-    try:
-        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
-    except (cv2.error, MemoryError) as error:
-        raise ImageError(f"{name} cannot be decoded: {error}") from error
-    if pixels is None:
+    decode = pixels_from_jpeg if header.format == "JPEG" else pixels_from_png
+    pixels = decode(data, name=name)
+    if pixels.shape != (header.height, header.width, 3):
         raise ImageError(
-            f"{name} looks like a {header.format} but its picture data cannot be decoded; "
-            "copy it again from the camera"
+            f"{name} states {header.width}x{header.height} pixels of three colours, but decodes to "
+            f"an array of shape {pixels.shape}; it is damaged, copy it again from the camera"
         )
-    if pixels.shape[:2] != (header.height, header.width) or pixels.dtype != np.uint8:
-        raise ImageError(
-            f"{name} states {header.width}x{header.height} pixels but decodes to "
-            f"{pixels.shape[1]}x{pixels.shape[0]} of {pixels.dtype}; it is damaged"
-        )
-    return np.asarray(pixels, dtype=np.uint8)
-
-
-def _refuse_filled_up(pixels: _RGBFrame, header: ImageHeader, name: str) -> None:
-    """Refuse a JPEG whose data end before its picture does, though an end marker follows them."""
-    corner = pixels[-_FILLED_CORNER_PX:, -_FILLED_CORNER_PX:]
-    if header.format == "JPEG" and bool((corner == _JPEG_FILLER).all()):
-        raise ImageError(
-            f"{name} is cut short or damaged: its data end before its picture does; "
-            "copy it again from the camera"
-        )
-
-
-def _rgb_from_decoded(pixels: _RGBFrame, name: str) -> _RGBFrame:
-    if pixels.ndim != 3 or pixels.shape[2] not in (3, 4):
-        raise ImageError(
-            f"{name} decodes to an array of shape {pixels.shape}, but three colour channels were "
-            "expected; export it as an 8-bit colour JPEG or PNG"
-        )
-    if pixels.shape[2] == 4:
-        if int(pixels[..., 3].min()) < 255:
-            raise ImageError(
-                f"{name} has transparent pixels, but an opaque photograph was expected; "
-                "export it without transparency"
-            )
-        return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGRA2RGB), dtype=np.uint8)
-    return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB), dtype=np.uint8)
+    return pixels
 
 
 def _turned_upright(rgb: _RGBFrame, orientation: int) -> _RGBFrame:

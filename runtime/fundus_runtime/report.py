@@ -6,7 +6,6 @@ reader's own. Everything that comes from a bundle or a file is escaped.
 
 from __future__ import annotations
 
-import base64
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from importlib import resources
@@ -14,19 +13,18 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from fundus_runtime.atomic import atomic_text
 from fundus_runtime.errors import ResultError
+from fundus_runtime.picture_uri import jpeg_uri, png_uri
 from fundus_runtime.result import ExamResult, EyeResult
 from fundus_runtime.table import STAGE_NAMES
 
 __all__ = ["load_template_engine", "render_report", "write_report"]
 
 _PHOTOGRAPH_SIDE_PX = 720
-_JPEG_QUALITY = 88
 
 _OUTCOME_WORDS = {
     "ungradable": (
@@ -133,8 +131,8 @@ def _eye_view(eye: EyeResult, title: str, frame: NDArray[np.uint8] | None) -> _E
     return _EyeView(
         result=eye,
         title=title,
-        photograph=None if frame is None else _jpeg_uri(frame),
-        processed=None if eye.picture is None else _png_uri(eye.picture.visible()),
+        photograph=None if frame is None else jpeg_uri(frame, side_px=_PHOTOGRAPH_SIDE_PX),
+        processed=None if eye.picture is None else png_uri(eye.picture.visible()),
         width_px=0 if frame is None else frame.shape[1],
         height_px=0 if frame is None else frame.shape[0],
     )
@@ -163,22 +161,3 @@ def _provenance(result: ExamResult) -> list[tuple[str, Any]]:
         ("Operating point", result.operating_point),
         ("Intended use", result.intended_use),
     ]
-
-
-def _jpeg_uri(frame: NDArray[np.uint8]) -> str:
-    scale = _PHOTOGRAPH_SIDE_PX / max(frame.shape[:2])
-    if scale < 1:
-        size = (max(1, round(frame.shape[1] * scale)), max(1, round(frame.shape[0] * scale)))
-        frame = np.asarray(cv2.resize(frame, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
-    return _data_uri(".jpg", "image/jpeg", frame, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
-
-
-def _png_uri(picture: NDArray[np.uint8]) -> str:
-    return _data_uri(".png", "image/png", picture, [])
-
-
-def _data_uri(ending: str, kind: str, rgb: NDArray[np.uint8], options: list[int]) -> str:
-    done, data = cv2.imencode(ending, cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), options)
-    if not done:
-        raise ResultError(f"OpenCV could not encode a picture of shape {rgb.shape} as {kind}")
-    return f"data:{kind};base64,{base64.b64encode(data.tobytes()).decode('ascii')}"

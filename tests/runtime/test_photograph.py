@@ -85,6 +85,12 @@ def decode(data: bytes, **limits: float) -> np.ndarray:
     return decode_photograph(data, name="eye.jpg", **limits)
 
 
+def opencv(data: bytes) -> np.ndarray:
+    """What another decoder makes of a file, as stored."""
+    flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+    return cv2.imdecode(np.frombuffer(data, np.uint8), flags)[:, :, ::-1]
+
+
 def assert_close(picture: np.ndarray, expected: np.ndarray) -> None:
     assert picture.shape == expected.shape
     assert picture.dtype == np.uint8
@@ -109,6 +115,88 @@ def test_jpeg_with_restart_markers_is_read() -> None:
     assert_close(decode(data), scene())
 
 
+@pytest.mark.parametrize("sampling", ["444", "422", "420", "440", "411"])
+def test_jpeg_is_decoded_to_the_bit_as_opencv_does_and_straight_into_its_array(
+    sampling: str,
+) -> None:
+    factor = getattr(cv2, f"IMWRITE_JPEG_SAMPLING_FACTOR_{sampling}")
+    noisy = np.random.default_rng(5).integers(0, 256, (HEIGHT + 5, WIDTH + 3, 3), np.uint8)
+    data = jpeg(noisy, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, factor)
+    picture = decode(data)
+    assert np.array_equal(picture, opencv(data))
+    assert picture.flags.owndata
+    assert picture.flags.writeable
+
+
+def with_scan_parameters_at_zero(data: bytes) -> bytes:
+    scan = data.index(b"\xff\xda")
+    end = scan + 2 + int.from_bytes(data[scan + 2 : scan + 4], "big")
+    return patched(data, end - 3, b"\0\0\0")
+
+
+def with_adobe_transform(data: bytes, transform: int) -> bytes:
+    """The file with Adobe's marker in JFIF's place."""
+    start = data.index(b"\xff\xe0")
+    end = start + 2 + int.from_bytes(data[start + 2 : start + 4], "big")
+    adobe = struct.pack(">HH5sHHHB", 0xFFEE, 14, b"Adobe", 100, 0, 0, transform)
+    return data[:start] + adobe + data[end:]
+
+
+def with_sampling_factors(*factors: tuple[int, int]) -> bytes:
+    """A JPEG of three components with any sampling factors, a scan for each component."""
+    across, down = max(h for h, _ in factors), max(v for _, v in factors)
+    planes = np.moveaxis(cv2.cvtColor(scene(), cv2.COLOR_RGB2YCrCb)[..., [0, 2, 1]], 2, 0)
+    greys = [
+        jpeg(np.ascontiguousarray(plane[:: down // v, :: across // h]))
+        for plane, (h, v) in zip(planes, factors, strict=True)
+    ]
+    scans = [grey[grey.index(b"\xff\xda") :] for grey in greys]
+    components = b"".join(bytes([n, h << 4 | v, 0]) for n, (h, v) in enumerate(factors, 1))
+    frame = struct.pack(">HHBHHB", 0xFFC0, 17, 8, HEIGHT, WIDTH, 3) + components
+    first = greys[0]
+    start, scan = sof_of(first), first.index(b"\xff\xda")
+    length = 2 + int.from_bytes(first[start + 2 : start + 4], "big")
+    named = [patched(one, 5, bytes([n]))[:-2] for n, one in enumerate(scans, 1)]
+    tables = first[:start] + frame + first[start + length : scan]
+    return tables + b"".join(named) + b"\xff\xd9"
+
+
+ODD_BUT_WHOLE: dict[str, Callable[[], bytes]] = {
+    "scan parameters left at zero": lambda: with_scan_parameters_at_zero(jpeg()),
+    "a later JFIF": lambda: jpeg().replace(b"JFIF\0\1", b"JFIF\0\3"),
+    "an unknown Adobe transform": lambda: with_adobe_transform(jpeg(), 7),
+    "RGB without a transform": lambda: with_adobe_transform(jpeg(), 0),
+    "padding before the end": lambda: jpeg()[:-2] + bytes(40) + b"\xff\xd9",
+    "factors of 4:1:0": lambda: with_sampling_factors((4, 2), (1, 1), (1, 1)),
+    "unlike factors": lambda: with_sampling_factors((2, 2), (2, 1), (1, 1)),
+    "4:4:4 with factors of two": lambda: with_sampling_factors((2, 2), (2, 2), (2, 2)),
+}
+
+
+@pytest.mark.parametrize("oddity", ODD_BUT_WHOLE)
+def test_odd_but_whole_jpeg_is_read_as_opencv_reads_it(oddity: str) -> None:
+    data = ODD_BUT_WHOLE[oddity]()
+    assert np.array_equal(decode(data), opencv(data))
+
+
+@pytest.mark.parametrize("share", [0.6, 0.9])
+def test_odd_jpeg_cut_short_is_refused_though_it_has_an_end_marker(share: float) -> None:
+    data = with_scan_parameters_at_zero(jpeg())
+    with pytest.raises(ImageError, match="its data end before its picture does"):
+        decode(data[: int(len(data) * share)] + b"\xff\xd9")
+
+
+def test_jpeg_whose_data_go_on_after_its_picture_is_refused() -> None:
+    with pytest.raises(ImageError, match=r"damaged: .*extraneous bytes"):
+        decode(jpeg()[:-2] + b"\x12" * 2000 + b"\xff\xd9")
+
+
+def test_grey_corner_of_a_whole_jpeg_is_no_damage() -> None:
+    picture = scene()
+    picture[-32:, -32:] = 128
+    assert_close(decode(jpeg(picture)), picture)
+
+
 def test_bytes_after_the_end_of_a_jpeg_are_allowed() -> None:
     assert_close(decode(jpeg() + b"\0" * 64 + jpeg()[:100]), scene())
 
@@ -116,6 +204,53 @@ def test_bytes_after_the_end_of_a_jpeg_are_allowed() -> None:
 def test_png_is_read_exactly() -> None:
     assert np.array_equal(decode(png()), scene())
     assert np.array_equal(decode(png() + b"trailing"), scene())
+
+
+# first column and row, and steps, of Adam7's passes
+ADAM7 = [(0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2)]
+ADAM7 += [(0, 1, 1, 2)]
+
+
+def interlaced(picture: np.ndarray, *, leave_out: int = 0) -> bytes:
+    height, width = picture.shape[:2]
+    rows = b"".join(
+        b"\0" + row.tobytes()
+        for left, top, across, down in ADAM7
+        for row in picture[top::down, left::across]
+    )
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 1)
+    body = zlib.compress(rows[: len(rows) - leave_out])
+    parts = [png_chunk(b"IHDR", header), png_chunk(b"IDAT", body), png_chunk(b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+
+
+@pytest.mark.parametrize("size", [(96, 144), (65, 71)])
+def test_interlaced_png_is_read_exactly_and_refused_without_its_last_byte(
+    size: tuple[int, int],
+) -> None:
+    picture = scene()[: size[0], : size[1]]
+    assert np.array_equal(decode(interlaced(picture)), picture)
+    with pytest.raises(ImageError, match="its data end before its picture does"):
+        decode(interlaced(picture, leave_out=1))
+
+
+def test_png_in_many_pieces_is_read_exactly() -> None:
+    body = zlib.compress(b"".join(b"\0" + row.tobytes() for row in scene()))
+    pieces = b"".join(png_chunk(b"IDAT", body[k : k + 7]) for k in range(0, len(body), 7))
+    assert np.array_equal(decode(png().replace(PNG_ROWS, pieces)), scene())
+
+
+def test_texts_and_profiles_of_a_png_are_never_unpacked() -> None:
+    bomb = zlib.compress(bytes(8 << 20))
+    text, profile = b"Comment\0\0" + bomb, b"colours\0\0" + bomb
+    extra = png_chunk(b"zTXt", text) + png_chunk(b"iCCP", profile)
+    assert np.array_equal(decode(png(extra=extra)), scene())
+
+
+def test_the_limit_is_the_callers_and_not_the_png_decoders(monkeypatch) -> None:
+    image = pytest.importorskip("PIL.Image")
+    monkeypatch.setattr(image, "MAX_IMAGE_PIXELS", 100)
+    assert np.array_equal(decode(png()), scene())
 
 
 def test_files_are_read_from_disk_by_text_or_path(tmp_path: Path) -> None:
@@ -330,6 +465,12 @@ def test_palette_png_is_read_through_its_palette(bits: int) -> None:
     assert tuple(picture[0, 127]) == (200, 100, 50)
 
 
+def test_palette_png_without_a_palette_is_refused() -> None:
+    rows = b"".join(b"\0" + b"\1" * 128 for _ in range(80))
+    with pytest.raises(ImageError, match="holds no palette"):
+        decode(png(128, 80, 8, 3, rows))
+
+
 def test_palette_with_transparency_is_refused() -> None:
     extra = png_chunk(b"PLTE", bytes([10, 20, 30, 200, 100, 50])) + png_chunk(b"tRNS", b"\xff\x00")
     rows = b"".join(b"\0" + b"\1" * 128 for _ in range(80))
@@ -444,8 +585,26 @@ def test_a_changed_byte_gives_a_picture_or_a_refusal(position: float, value: int
     assert picture.shape[2] == 3
 
 
-def test_every_photograph_at_hand_is_read(fundus_data: Path) -> None:
+@given(position=st.floats(0, 1), value=st.integers(0, 255), colour=st.sampled_from([2, 3]))
+def test_a_changed_byte_under_a_true_checksum_gives_a_picture_or_a_refusal(
+    position: float, value: int, colour: int
+) -> None:
+    rows = bytearray(b"".join(b"\0" + row.tobytes()[:WIDTH] for row in scene()))
+    palette = png_chunk(b"PLTE", bytes(range(60)))
+    packed = bytearray(zlib.compress(rows if colour == 3 else rows * 3))
+    packed[int(position * (len(packed) - 1))] = value
+    data = png(WIDTH, HEIGHT, 8, colour, extra=palette if colour == 3 else b"")
+    try:
+        picture = decode(data.replace(PNG_ROWS, png_chunk(b"IDAT", bytes(packed))))
+    except ImageError:
+        return
+    assert picture.shape == (HEIGHT, WIDTH, 3)
+
+
+def test_every_photograph_at_hand_is_read_to_the_bit_as_opencv_does(fundus_data: Path) -> None:
     files = sorted(fundus_data.rglob("*.jpg"))[::40]
     assert files
     for file in files:
-        assert read_photograph(file).shape[2] == 3
+        data = file.read_bytes()
+        turned = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+        assert np.array_equal(read_photograph(file), turned[:, :, ::-1])

@@ -149,7 +149,7 @@ def test_help_loads_neither_engine_nor_pixels() -> None:
         "    main(['--help'])\n"
         "except SystemExit:\n"
         "    pass\n"
-        "heavy = {'numpy', 'cv2', 'onnxruntime', 'onnx', 'torch', 'jinja2', 'tqdm'}\n"
+        "heavy = {'numpy', 'PIL', 'simplejpeg', 'onnxruntime', 'onnx', 'torch', 'jinja2', 'tqdm'}\n"
         "sys.exit(', '.join(sorted(heavy & set(sys.modules))) or 0)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

@@ -1,5 +1,6 @@
 """A read-only view of an ONNX graph: who makes a tensor, who reads it, its value, shape and type.
 
+For graphs that the export made itself; `dialect_check.view.UntrustedView` stands malformed ones.
 Contract: the model is not changed, and the view does not follow later changes of it. Shapes come
 from ONNX's own shape inference; a batch that is free is None.
 """

@@ -17,13 +17,8 @@ from pathlib import Path
 
 from fundus_runtime.canonical import sha256_hex
 from fundus_runtime.errors import BundleError, BundleTamperedError, BundleUntrustedError
-from fundus_runtime.manifest import (
-    MANIFEST_NAME,
-    FileRecord,
-    GraphPair,
-    Manifest,
-    parse_manifest,
-)
+from fundus_runtime.manifest import MANIFEST_NAME, FileRecord, GraphPair, Manifest
+from fundus_runtime.manifest_parser import parse_manifest
 from fundus_runtime.shipped import default_bundle, is_shipped_hash, is_shipped_place
 from fundus_runtime.signature import MAX_SIGNATURE_BYTES, SIGNATURE_NAME
 from fundus_runtime.trust import Trust, vouch_for

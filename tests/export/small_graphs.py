@@ -12,7 +12,7 @@ import onnxruntime
 from onnx import TensorProto, checker, helper, numpy_helper, shape_inference
 
 from fundus_export.quantise.ranges import TensorRange
-from fundus_runtime.backends.onnxruntime import _CHANGES_THE_MODEL
+from fundus_runtime.backends.onnxruntime_session import _CHANGES_THE_MODEL
 
 Array = npt.NDArray[Any]
 OPSET = 18

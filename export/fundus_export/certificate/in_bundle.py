@@ -20,7 +20,8 @@ from fundus_export.certificate.certificate import Certificate
 from fundus_export.errors import ExportError
 from fundus_runtime.bundle import Bundle
 from fundus_runtime.canonical import sha256_hex
-from fundus_runtime.manifest import MANIFEST_NAME, parse_manifest
+from fundus_runtime.manifest import MANIFEST_NAME
+from fundus_runtime.manifest_parser import parse_manifest
 from fundus_runtime.signature import SIGNATURE_NAME
 
 __all__ = ["certified_manifest", "require_unsigned", "write_certificates"]
@@ -93,7 +94,7 @@ def certified_manifest(values: Mapping[str, Any], certificates: Mapping[str, Cer
     stored = dict(values.get("certificates", {}))
     stored |= {name: certificate.to_dict() for name, certificate in certificates.items()}
     text = json.dumps(
-        {**values, "graphs": graphs, "certificates": stored},
+        {**values, "graphs": graphs, **({"certificates": stored} if stored else {})},
         indent=1,
         sort_keys=True,
         ensure_ascii=False,

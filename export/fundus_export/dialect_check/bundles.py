@@ -13,7 +13,7 @@ from fundus_export.dialect_check.check import check_dialect, model_from_bytes
 from fundus_export.dialect_check.findings import Finding
 from fundus_export.dialect_check.islands import islands_around
 from fundus_export.dialect_check.pairs import raised_layers
-from fundus_export.dialect_check.view import GraphView
+from fundus_export.dialect_check.view import UntrustedView
 from fundus_export.errors import ExportError
 from fundus_runtime.bundle import Bundle
 from fundus_runtime.manifest import GraphPair
@@ -102,7 +102,7 @@ def _checked(
     *,
     beside: onnx.ModelProto | None = None,
 ) -> CheckedGraph:
-    view = GraphView(model)
+    view = UntrustedView(model)
     islands = islands_around(view, allowed.largest) if view.fault is None else ()
     findings = check_dialect(
         model, dialect, graph=name, islands=islands, raised=allowed.raised, beside=beside

@@ -12,7 +12,7 @@ from fundus_export.dialect_check.islands import with_pairs
 from fundus_export.dialect_check.pairs import has_quantised_product, raised_layers
 from fundus_export.dialect_check.rules_graph import VALID
 from fundus_export.dialect_check.traits import TRAITS
-from fundus_export.dialect_check.view import GraphView
+from fundus_export.dialect_check.view import UntrustedView
 from fundus_export.errors import ExportError
 
 __all__ = ["check_dialect", "model_from_bytes"]
@@ -51,7 +51,7 @@ def check_dialect(
     """
     if dialect not in RULES:
         raise ExportError(f"there is no dialect {dialect!r}; there is {', '.join(RULES)}")
-    view, traits = GraphView(model), TRAITS[dialect]
+    view, traits = UntrustedView(model), TRAITS[dialect]
     # where nodes lack their inputs, the other rules would stumble
     rules = RULES[dialect] if view.fault is None else (VALID,)
     kept = with_pairs(view, islands) if islands and view.fault is None else frozenset()
@@ -65,11 +65,13 @@ def check_dialect(
     )
 
 
-def _is_raised(view: GraphView, raised: Collection[str], beside: onnx.ModelProto | None) -> bool:
+def _is_raised(
+    view: UntrustedView, raised: Collection[str], beside: onnx.ModelProto | None
+) -> bool:
     """Whether a recipe raised what this graph has, while the form as a whole is in INT8."""
     if beside is None or not set(raised) & set(raised_layers(view)):
         return False
-    other = GraphView(beside)
+    other = UntrustedView(beside)
     return other.fault is None and has_quantised_product(other)
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from fundus_export.dialect_check.traits import Traits
-from fundus_export.dialect_check.view import GraphView
+from fundus_export.dialect_check.view import UntrustedView
 
 __all__ = ["Breach", "Finding", "Rule", "dialect_rule", "rule"]
 
@@ -39,8 +39,8 @@ class Breach(NamedTuple):
     mend: str
 
 
-PlainSearch = Callable[[GraphView], Iterator[Breach]]
-Search = Callable[[GraphView, Traits], Iterator[Breach]]
+PlainSearch = Callable[[UntrustedView], Iterator[Breach]]
+Search = Callable[[UntrustedView, Traits], Iterator[Breach]]
 
 
 @dataclass(frozen=True)

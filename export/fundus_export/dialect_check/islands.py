@@ -12,7 +12,7 @@ import numpy as np
 from onnx import NodeProto, TensorProto
 
 from fundus_export.dialect_check.pairs import origin_of
-from fundus_export.dialect_check.view import GraphView, called
+from fundus_export.dialect_check.view import UntrustedView, called
 from fundus_export.half import LARGEST_SAFE
 
 __all__ = ["islands_around", "with_pairs"]
@@ -22,7 +22,7 @@ _LARGEST_HALF = 65504.0
 _PRODUCTS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 
 
-def islands_around(view: GraphView, largest: Mapping[str, float]) -> frozenset[str]:
+def islands_around(view: UntrustedView, largest: Mapping[str, float]) -> frozenset[str]:
     """Nodes that may compute in FP32 since FP16 might not reach as far.
 
     The reason of an island is a tensor beyond the safe range or a constant that FP16 cannot hold.
@@ -46,7 +46,7 @@ def islands_around(view: GraphView, largest: Mapping[str, float]) -> frozenset[s
     return frozenset(found)
 
 
-def with_pairs(view: GraphView, nodes: Collection[str]) -> frozenset[str]:
+def with_pairs(view: UntrustedView, nodes: Collection[str]) -> frozenset[str]:
     """Nodes, and the Q and DQ through which they read."""
     attached = {
         called(pair)
@@ -59,12 +59,12 @@ def with_pairs(view: GraphView, nodes: Collection[str]) -> frozenset[str]:
     return frozenset({*nodes, *attached})
 
 
-def _is_full(view: GraphView, node: NodeProto) -> bool:
+def _is_full(view: UntrustedView, node: NodeProto) -> bool:
     """Whether a node computes in FP32; conversions compute nothing and end an island."""
     return node.op_type != "Cast" and any(True for _ in _full_tensors(view, node))
 
 
-def _full_tensors(view: GraphView, node: NodeProto) -> Iterator[str]:
+def _full_tensors(view: UntrustedView, node: NodeProto) -> Iterator[str]:
     """FP32 tensors that tie a node to others: what it makes and reads, its weight included."""
     for index, name in (*((-1, name) for name in node.output), *enumerate(node.input)):
         is_weight = node.op_type in _PRODUCTS and index == 1
@@ -74,11 +74,11 @@ def _full_tensors(view: GraphView, node: NodeProto) -> Iterator[str]:
             yield origin_of(view, name).tensor
 
 
-def _has_reason(view: GraphView, node: NodeProto, largest: Mapping[str, float]) -> bool:
+def _has_reason(view: UntrustedView, node: NodeProto, largest: Mapping[str, float]) -> bool:
     seen = max((largest.get(name, 0.0) for name in _full_tensors(view, node)), default=0.0)
     return seen > LARGEST_SAFE or any(_is_large(view, name) for name in node.input)
 
 
-def _is_large(view: GraphView, name: str) -> bool:
+def _is_large(view: UntrustedView, name: str) -> bool:
     value = view.value(name) if view.element_type(name) == _FLOAT else None
     return value is not None and float(np.abs(value).max(initial=0)) > _LARGEST_HALF

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from onnx import NodeProto, TensorProto
 
-from fundus_export.dialect_check.view import GraphView, attribute, called
+from fundus_export.dialect_check.view import UntrustedView, attribute, called
 
 __all__ = [
     "DEQUANTIZE",
@@ -80,7 +80,7 @@ class Product(NamedTuple):
         return -1 if self.weight == 1 else -2
 
 
-def origin_of(view: GraphView, name: str) -> Origin:
+def origin_of(view: UntrustedView, name: str) -> Origin:
     """Look through a tensor's pair."""
     dequantize = view.producer(name)
     if dequantize is None or dequantize.op_type != DEQUANTIZE:
@@ -91,7 +91,7 @@ def origin_of(view: GraphView, name: str) -> Origin:
     return Origin(quantize.input[0], quantize, dequantize)
 
 
-def products(view: GraphView) -> Iterator[Product]:
+def products(view: UntrustedView) -> Iterator[Product]:
     """All convolutions and matrix products, in order."""
     for node in view.nodes_of("Conv", "ConvTranspose", "Gemm", "MatMul"):
         if len(node.input) < 2:
@@ -101,7 +101,7 @@ def products(view: GraphView) -> Iterator[Product]:
         yield Product(node, int(left), int(not left), constant[int(not left)])
 
 
-def has_quantised_product(view: GraphView) -> bool:
+def has_quantised_product(view: UntrustedView) -> bool:
     """Whether any product reads both its factors through pairs."""
     return any(
         all(origin_of(view, name).is_quantised for name in product.node.input[:2])
@@ -109,7 +109,7 @@ def has_quantised_product(view: GraphView) -> bool:
     )
 
 
-def raised_layers(view: GraphView) -> tuple[str, ...]:
+def raised_layers(view: UntrustedView) -> tuple[str, ...]:
     """Products with a weight that is not quantised."""
     return tuple(
         called(product.node)
@@ -119,17 +119,17 @@ def raised_layers(view: GraphView) -> tuple[str, ...]:
     )
 
 
-def pair_nodes(view: GraphView) -> Iterator[NodeProto]:
+def pair_nodes(view: UntrustedView) -> Iterator[NodeProto]:
     """All Q and DQ that name a scale, in order."""
     return (node for node in view.nodes_of(QUANTIZE, DEQUANTIZE) if len(node.input) >= 2)
 
 
-def is_rooted_in_constant(view: GraphView, name: str) -> bool:
+def is_rooted_in_constant(view: UntrustedView, name: str) -> bool:
     """Whether a tensor is a constant, directly or behind its pair."""
     return view.is_constant(origin_of(view, name).tensor)
 
 
-def is_of_constant(view: GraphView, node: NodeProto) -> bool:
+def is_of_constant(view: UntrustedView, node: NodeProto) -> bool:
     """Whether a Q or DQ stands behind a constant, not behind an activation."""
     return view.is_constant(node.input[0]) or is_rooted_in_constant(view, node.output[0])
 
@@ -141,7 +141,7 @@ def bias_of(node: NodeProto) -> str | None:
     return None
 
 
-def quantised_type(view: GraphView, node: NodeProto) -> int | None:
+def quantised_type(view: UntrustedView, node: NodeProto) -> int | None:
     """The type of the numbers that a Q makes or a DQ reads."""
     name = node.output[0] if node.op_type == QUANTIZE else node.input[0]
     if len(node.input) > 2 and node.input[2]:

@@ -20,7 +20,7 @@ from typing import NamedTuple
 from onnx import NodeProto
 
 from fundus_export.dialect_check.pairs import Origin, origin_of
-from fundus_export.dialect_check.view import GraphView
+from fundus_export.dialect_check.view import UntrustedView
 
 __all__ = ["Residual", "residual_of"]
 
@@ -38,7 +38,7 @@ class Residual(NamedTuple):
     cut: tuple[NodeProto, ...]
 
 
-def residual_of(view: GraphView, node: NodeProto) -> Residual | None:
+def residual_of(view: UntrustedView, node: NodeProto) -> Residual | None:
     """What is to be said of an addition; None where it is no residual one.
 
     A residual addition adds two computed tensors of one shape, of which a convolution made at
@@ -68,29 +68,29 @@ def residual_of(view: GraphView, node: NodeProto) -> Residual | None:
     return Residual(False, tuple(cut))
 
 
-def _before_cast(view: GraphView, name: str) -> str:
+def _before_cast(view: UntrustedView, name: str) -> str:
     """What an island's shore converts, or the tensor itself."""
     producer = view.producer(name)
     return producer.input[0] if producer is not None and producer.op_type == "Cast" else name
 
 
-def _is_of_one_shape(view: GraphView, node: NodeProto) -> bool:
+def _is_of_one_shape(view: UntrustedView, node: NodeProto) -> bool:
     one, other = (view.shape(name) for name in node.input)
     # a batch has no name where shape inference lost it
     return one is not None and other is not None and one[1:] == other[1:] and len(one) == len(other)
 
 
-def _can_fuse(view: GraphView, origin: Origin, maker: NodeProto | None) -> bool:
+def _can_fuse(view: UntrustedView, origin: Origin, maker: NodeProto | None) -> bool:
     if maker is None or maker.op_type != "Conv" or origin.is_quantised:
         return False
     return view.is_read_by_one(origin.tensor) and _is_quantised(view, maker)
 
 
-def _is_quantised(view: GraphView, convolution: NodeProto) -> bool:
+def _is_quantised(view: UntrustedView, convolution: NodeProto) -> bool:
     return all(origin_of(view, name).is_quantised for name in convolution.input[:2])
 
 
-def _is_cut(view: GraphView, origin: Origin, maker: NodeProto) -> bool:
+def _is_cut(view: UntrustedView, origin: Origin, maker: NodeProto) -> bool:
     """Whether a pair that serves this addition alone follows the convolution."""
     if maker.op_type != "Conv" or origin.quantize is None or origin.dequantize is None:
         return False

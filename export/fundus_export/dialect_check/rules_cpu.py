@@ -10,7 +10,7 @@ from onnx import NodeProto
 from fundus_export.dialect_check.findings import Breach, rule
 from fundus_export.dialect_check.pairs import QUANTIZE, origin_of
 from fundus_export.dialect_check.sources import ORT_FUSIONS, ORT_MATMUL_ADD
-from fundus_export.dialect_check.view import Array, GraphView, called
+from fundus_export.dialect_check.view import Array, UntrustedView, called
 
 __all__ = ["RULES"]
 
@@ -22,7 +22,7 @@ _HIGHEST = 255
     "a Q reads what a quantised convolution makes, at most behind an activation it contains",
     source=ORT_FUSIONS,
 )
-def _output(view: GraphView) -> Iterator[Breach]:
+def _output(view: UntrustedView) -> Iterator[Breach]:
     for node in view.nodes_of("Conv"):
         if not all(origin_of(view, name).is_quantised for name in node.input[:2]):
             continue
@@ -35,7 +35,7 @@ def _output(view: GraphView) -> Iterator[Breach]:
     "no constant is added to what a quantised product of plain matrices makes",
     source=ORT_MATMUL_ADD,
 )
-def _matrix_bias(view: GraphView) -> Iterator[Breach]:
+def _matrix_bias(view: UntrustedView) -> Iterator[Breach]:
     for node in view.nodes_of("MatMul"):
         if not all(origin_of(view, name).is_quantised for name in node.input):
             continue
@@ -50,7 +50,7 @@ def _matrix_bias(view: GraphView) -> Iterator[Breach]:
             )
 
 
-def _hindrance(view: GraphView, node: NodeProto) -> str | None:
+def _hindrance(view: UntrustedView, node: NodeProto) -> str | None:
     """What keeps a convolution from becoming a QLinearConv."""
     name, activations = node.output[0], []
     while True:
@@ -69,7 +69,7 @@ def _hindrance(view: GraphView, node: NodeProto) -> str | None:
     return None
 
 
-def _is_contained(view: GraphView, activation: NodeProto, quantize: NodeProto) -> bool:
+def _is_contained(view: UntrustedView, activation: NodeProto, quantize: NodeProto) -> bool:
     """Whether quantising alone leaves nothing for the activation to cut off."""
     scale, zero = (_constant(view, quantize, index) for index in (1, 2))
     if scale is None or zero is None or scale.size != 1 or zero.size != 1:
@@ -86,7 +86,7 @@ def _is_contained(view: GraphView, activation: NodeProto, quantize: NodeProto) -
     )
 
 
-def _constant(view: GraphView, node: NodeProto, index: int) -> Array | None:
+def _constant(view: UntrustedView, node: NodeProto, index: int) -> Array | None:
     return view.value(node.input[index]) if index < len(node.input) else None
 
 

@@ -16,7 +16,7 @@ from fundus_export.dialect_check.sources import (
     TORCH_EXPORTER,
 )
 from fundus_export.dialect_check.traits import Traits
-from fundus_export.dialect_check.view import GraphView, called, type_name
+from fundus_export.dialect_check.view import UntrustedView, called, type_name
 from fundus_runtime.backends.protocol import (
     ENCODER_INPUTS,
     ENCODER_OUTPUTS,
@@ -36,7 +36,7 @@ Shape = tuple[int | str | None, ...]
     "ONNX's checker and its strict shape and type inference accept the graph",
     source=ONNX_CHECKER,
 )
-def _valid(view: GraphView) -> Iterator[Breach]:
+def _valid(view: UntrustedView) -> Iterator[Breach]:
     complaint = view.fault or view.misfit
     if complaint is not None:
         yield Breach(
@@ -49,7 +49,7 @@ def _valid(view: GraphView) -> Iterator[Breach]:
     "inputs and outputs are those of an encoder or of a head",
     source=PROTOCOL,
 )
-def _interface(view: GraphView) -> Iterator[Breach]:
+def _interface(view: UntrustedView) -> Iterator[Breach]:
     sides = (*product(ENCODER_INPUTS, ENCODER_OUTPUTS), (HEAD_INPUTS, HEAD_OUTPUTS))
     if (view.inputs, view.outputs) not in sides:
         expected = " or ".join(f"{', '.join(i)} -> {', '.join(o)}" for i, o in sides)
@@ -61,7 +61,7 @@ def _interface(view: GraphView) -> Iterator[Breach]:
 
 
 @rule("graph-io-type", "inputs and outputs are FP32, whatever is inside", source=PROTOCOL)
-def _io_type(view: GraphView) -> Iterator[Breach]:
+def _io_type(view: UntrustedView) -> Iterator[Breach]:
     for name in (*view.inputs, *view.outputs):
         if (found := view.element_type(name)) != TensorProto.FLOAT:
             yield Breach(
@@ -74,7 +74,7 @@ def _io_type(view: GraphView) -> Iterator[Breach]:
     "the first axis of every input and output is the one free axis, under one name",
     source=PROTOCOL,
 )
-def _batch(view: GraphView) -> Iterator[Breach]:
+def _batch(view: UntrustedView) -> Iterator[Breach]:
     shapes = {name: view.shape(name) for name in (*view.inputs, *view.outputs)}
     batch = next((shape[0] for shape in shapes.values() if shape), None)
     for name, shape in shapes.items():
@@ -91,7 +91,7 @@ def _batch(view: GraphView) -> Iterator[Breach]:
     "inside the graph, too, no axis but the batch is free",
     source=TORCH_EXPORTER,
 )
-def _free_axis(view: GraphView) -> Iterator[Breach]:
+def _free_axis(view: UntrustedView) -> Iterator[Breach]:
     if view.misfit is not None:
         return  # shapes behind what ONNX does not accept are unknown, which says nothing
     for node in view.nodes:
@@ -111,7 +111,7 @@ def _free_axis(view: GraphView) -> Iterator[Breach]:
     "13 to 20, `int8-trt` 19 to 20, `int8-trt8` 13 to 17",
     source=OPERATOR_TABLES,
 )
-def _opset(view: GraphView, traits: Traits) -> Iterator[Breach]:
+def _opset(view: UntrustedView, traits: Traits) -> Iterator[Breach]:
     found = [entry.version for entry in view.model.opset_import if entry.domain in ("", "ai.onnx")]
     lowest, highest = traits.opsets
     if not found or not all(lowest <= version <= highest for version in found):
@@ -127,7 +127,7 @@ def _opset(view: GraphView, traits: Traits) -> Iterator[Breach]:
     f"the file's IR version is at most {_NEWEST_IR}",
     source=ORT_IR,
 )
-def _ir(view: GraphView, traits: Traits) -> Iterator[Breach]:
+def _ir(view: UntrustedView, traits: Traits) -> Iterator[Breach]:
     if view.model.ir_version > _NEWEST_IR:
         yield Breach(
             "graph",

@@ -17,7 +17,7 @@ from fundus_export.dialect_check.operators import (
 from fundus_export.dialect_check.pairs import DEQUANTIZE, QUANTIZE
 from fundus_export.dialect_check.sources import OPERATOR_TABLES, PLACEMENT, TORCH_EXPORTER
 from fundus_export.dialect_check.traits import Traits
-from fundus_export.dialect_check.view import GraphView, called
+from fundus_export.dialect_check.view import UntrustedView, called
 
 __all__ = ["RULES"]
 
@@ -32,7 +32,7 @@ _NAMED_ELSEWHERE = CONTROL_FLOW | SHAPE_ARITHMETIC | QUANTISED | {_BATCH_NORM}
     "only ONNX's own operators, no custom domain and no local function",
     source=OPERATOR_TABLES,
 )
-def _domain(view: GraphView) -> Iterator[Breach]:
+def _domain(view: UntrustedView) -> Iterator[Breach]:
     for node in view.nodes:
         if node.domain not in _DEFAULT_DOMAINS:
             yield Breach(
@@ -45,7 +45,7 @@ def _domain(view: GraphView) -> Iterator[Breach]:
 
 
 @rule("op-control-flow", "no If, Loop or Scan", source=OPERATOR_TABLES)
-def _control_flow(view: GraphView) -> Iterator[Breach]:
+def _control_flow(view: UntrustedView) -> Iterator[Breach]:
     for node in _own(view):
         if node.op_type in CONTROL_FLOW:
             yield Breach(
@@ -61,7 +61,7 @@ def _control_flow(view: GraphView) -> Iterator[Breach]:
     "(`int8-cpu`: indices may be computed)",
     source=TORCH_EXPORTER,
 )
-def _shape_arithmetic(view: GraphView, traits: Traits) -> Iterator[Breach]:
+def _shape_arithmetic(view: UntrustedView, traits: Traits) -> Iterator[Breach]:
     banned = SHAPE_ARITHMETIC - LOOK_UPS if traits.looks_up else SHAPE_ARITHMETIC
     for node in _own(view):
         if node.op_type in banned:
@@ -83,7 +83,7 @@ def _shape_arithmetic(view: GraphView, traits: Traits) -> Iterator[Breach]:
     "no batch norm is left over",
     source=PLACEMENT,
 )
-def _batch_norm(view: GraphView) -> Iterator[Breach]:
+def _batch_norm(view: UntrustedView) -> Iterator[Breach]:
     for node in _own(view):
         if node.op_type == _BATCH_NORM:
             yield Breach(
@@ -96,7 +96,7 @@ def _batch_norm(view: GraphView) -> Iterator[Breach]:
     "quantisation is written as Q/DQ, not as operators on 8 bits",
     source=OPERATOR_TABLES,
 )
-def _quantised(view: GraphView) -> Iterator[Breach]:
+def _quantised(view: UntrustedView) -> Iterator[Breach]:
     for node in _own(view):
         if node.op_type in QUANTISED:
             yield Breach(
@@ -105,7 +105,7 @@ def _quantised(view: GraphView) -> Iterator[Breach]:
 
 
 @dialect_rule("op-unknown", "only operators that the dialect's engines run", source=OPERATOR_TABLES)
-def _unknown(view: GraphView, traits: Traits) -> Iterator[Breach]:
+def _unknown(view: UntrustedView, traits: Traits) -> Iterator[Breach]:
     allowed = traits.operators | {QUANTIZE, DEQUANTIZE} | _NAMED_ELSEWHERE
     for node in _own(view):
         if node.op_type not in allowed:
@@ -117,7 +117,7 @@ def _unknown(view: GraphView, traits: Traits) -> Iterator[Breach]:
 
 
 @rule("op-arguments", "shapes, axes and limits are constants", source=OPERATOR_TABLES)
-def _arguments(view: GraphView) -> Iterator[Breach]:
+def _arguments(view: UntrustedView) -> Iterator[Breach]:
     for node in _own(view):
         for index in CONSTANT_ARGUMENTS.get(node.op_type, ()):
             name = node.input[index] if index < len(node.input) else ""
@@ -128,11 +128,11 @@ def _arguments(view: GraphView) -> Iterator[Breach]:
                 )
 
 
-def _own(view: GraphView) -> Iterator[NodeProto]:
+def _own(view: UntrustedView) -> Iterator[NodeProto]:
     return (node for node in view.nodes if node.domain in _DEFAULT_DOMAINS)
 
 
-def _makes_integers(view: GraphView, node: NodeProto) -> bool:
+def _makes_integers(view: UntrustedView, node: NodeProto) -> bool:
     if node.op_type == "Constant" or node.op_type in SHAPE_ARITHMETIC | QUANTISED:
         return False
     return any(view.element_type(name) in _INTEGERS for name in node.output if name)

@@ -24,7 +24,7 @@ from fundus_export.dialect_check.sources import (
     PLACEMENT,
 )
 from fundus_export.dialect_check.traits import Traits
-from fundus_export.dialect_check.view import Array, GraphView, attribute, called, type_name
+from fundus_export.dialect_check.view import Array, UntrustedView, attribute, called, type_name
 
 __all__ = ["RULES"]
 
@@ -34,7 +34,7 @@ __all__ = ["RULES"]
     "a Q names its zero point (`int8-trt8`: every Q and DQ has three inputs)",
     source=IMPORTERS + ": 8.x asserts three inputs; without one ONNX means UINT8, TensorRT INT8",
 )
-def _inputs(view: GraphView, traits: Traits) -> Iterator[Breach]:
+def _inputs(view: UntrustedView, traits: Traits) -> Iterator[Breach]:
     for node in pair_nodes(view):
         needed = node.op_type == QUANTIZE or traits.always_zero_point
         if needed and _zero_point_name(node) is None:
@@ -50,7 +50,7 @@ def _inputs(view: GraphView, traits: Traits) -> Iterator[Breach]:
     "scales and zero points are initializers",
     source=LAYERS + ": scale and zero point must be build-time constants",
 )
-def _constant(view: GraphView) -> Iterator[Breach]:
+def _constant(view: UntrustedView) -> Iterator[Breach]:
     for node in pair_nodes(view):
         for name in filter(None, node.input[1:]):
             if not view.is_constant(name):
@@ -62,7 +62,7 @@ def _constant(view: GraphView) -> Iterator[Breach]:
     "activations and weights are INT8 (`int8-cpu`: activations UINT8)",
     source=IMPORTERS + ": UINT8 is refused",
 )
-def _type(view: GraphView, traits: Traits) -> Iterator[Breach]:
+def _type(view: UntrustedView, traits: Traits) -> Iterator[Breach]:
     biases = {bias_of(node) for node in view.nodes}
     for node in pair_nodes(view):
         is_weight = is_of_constant(view, node)
@@ -83,7 +83,7 @@ def _type(view: GraphView, traits: Traits) -> Iterator[Breach]:
     "scales are FP32 (`int8-trt`: FP16, as everything around them)",
     source=IMPORTERS + ": 8.x reads scales as float; from 10.0 on the scale's type is the DQ's",
 )
-def _scale_type(view: GraphView, traits: Traits) -> Iterator[Breach]:
+def _scale_type(view: UntrustedView, traits: Traits) -> Iterator[Breach]:
     for node in pair_nodes(view):
         if (found := view.element_type(node.input[1])) != traits.scale_type:
             yield Breach(
@@ -98,7 +98,7 @@ def _scale_type(view: GraphView, traits: Traits) -> Iterator[Breach]:
     "scales are finite, above zero and normal numbers of their type",
     source=IMPORTERS + ": scale coefficients must all be positive",
 )
-def _scale(view: GraphView) -> Iterator[Breach]:
+def _scale(view: UntrustedView) -> Iterator[Breach]:
     for node in pair_nodes(view):
         scale = view.value(node.input[1])
         if scale is None or scale.dtype.kind != "f":
@@ -119,7 +119,7 @@ def _scale(view: GraphView) -> Iterator[Breach]:
     "zero points are zero, as many as scales (`int8-cpu`: activations may have any)",
     source=IMPORTERS + ": only symmetric quantisation; scale and zero point have the same volume",
 )
-def _zero_point(view: GraphView, traits: Traits) -> Iterator[Breach]:
+def _zero_point(view: UntrustedView, traits: Traits) -> Iterator[Breach]:
     for node in pair_nodes(view):
         name = _zero_point_name(node)
         zero = None if name is None else view.value(name)
@@ -146,7 +146,7 @@ def _zero_point(view: GraphView, traits: Traits) -> Iterator[Breach]:
     "activations have one scale, weights a stated axis as long as their scales",
     source=IMPORTERS + ": without an axis ONNX means 1 and TensorRT 0; " + LAYERS,
 )
-def _axis(view: GraphView) -> Iterator[Breach]:
+def _axis(view: UntrustedView) -> Iterator[Breach]:
     for node in pair_nodes(view):
         scale = view.value(node.input[1])
         if scale is None or scale.size == 1:
@@ -166,7 +166,7 @@ def _axis(view: GraphView) -> Iterator[Breach]:
     "a DQ has the scale and the zero point of its Q",
     source=ORT_FUSIONS,
 )
-def _pair(view: GraphView) -> Iterator[Breach]:
+def _pair(view: UntrustedView) -> Iterator[Breach]:
     for node in view.nodes_of(DEQUANTIZE):
         quantize = view.producer(node.input[0])
         if quantize is None or quantize.op_type != QUANTIZE:
@@ -183,7 +183,7 @@ def _pair(view: GraphView) -> Iterator[Breach]:
     "a Q is read by a DQ alone, a DQ reads a Q or a constant, and somebody reads it",
     source=LAYERS,
 )
-def _dangling(view: GraphView) -> Iterator[Breach]:
+def _dangling(view: UntrustedView) -> Iterator[Breach]:
     for node in view.nodes_of(QUANTIZE, DEQUANTIZE):
         if (complaint := _loose_end(view, node)) is not None:
             yield Breach(called(node), complaint)
@@ -194,7 +194,7 @@ def _dangling(view: GraphView) -> Iterator[Breach]:
     "a Q does not read a DQ",
     source=PLACEMENT,
 )
-def _chain(view: GraphView) -> Iterator[Breach]:
+def _chain(view: UntrustedView) -> Iterator[Breach]:
     for node in view.nodes_of(QUANTIZE):
         producer = view.producer(node.input[0])
         if producer is not None and producer.op_type == DEQUANTIZE:
@@ -208,7 +208,7 @@ def _chain(view: GraphView) -> Iterator[Breach]:
     "a tensor has one pair, which its readers share",
     source=ORT_TENSORRT,
 )
-def _double(view: GraphView) -> Iterator[Breach]:
+def _double(view: UntrustedView) -> Iterator[Breach]:
     for name in dict.fromkeys(node.input[0] for node in view.nodes_of(QUANTIZE, DEQUANTIZE)):
         if view.is_constant(name):
             continue  # layers that share weights may have a DQ each
@@ -218,7 +218,7 @@ def _double(view: GraphView) -> Iterator[Breach]:
                 yield Breach(name, f"{count} {operator} read it, expected one; share the pair")
 
 
-def _loose_end(view: GraphView, node: NodeProto) -> str | None:
+def _loose_end(view: UntrustedView, node: NodeProto) -> str | None:
     readers = [reader for reader, _ in view.readers(node.output[0])]
     is_output = node.output[0] in view.outputs
     if not readers and not is_output:
@@ -233,7 +233,7 @@ def _loose_end(view: GraphView, node: NodeProto) -> str | None:
     return f"{node.input[0]} comes out of no Q; put a Q before it"
 
 
-def _complaint_of_axis(view: GraphView, node: NodeProto, scale: Array) -> str | None:
+def _complaint_of_axis(view: UntrustedView, node: NodeProto, scale: Array) -> str | None:
     axis, shape = attribute(node, "axis"), view.shape(node.input[0])
     if axis is None:
         return "it states no axis, which ONNX reads as 1 and TensorRT as 0; write it"
@@ -247,7 +247,7 @@ def _complaint_of_axis(view: GraphView, node: NodeProto, scale: Array) -> str | 
     return None
 
 
-def _is_same(view: GraphView, one: str | None, other: str | None) -> bool:
+def _is_same(view: UntrustedView, one: str | None, other: str | None) -> bool:
     if one == other:
         return True
     values = [None if name is None else view.value(name) for name in (one, other)]

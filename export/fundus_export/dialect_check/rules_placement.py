@@ -19,7 +19,7 @@ from fundus_export.dialect_check.pairs import (
 from fundus_export.dialect_check.residuals import residual_of
 from fundus_export.dialect_check.sources import ORT_TENSORRT, PLACEMENT, PRECISION, RESIDUALS
 from fundus_export.dialect_check.traits import Traits
-from fundus_export.dialect_check.view import GraphView, called
+from fundus_export.dialect_check.view import UntrustedView, called
 
 __all__ = ["FLOAT_RULES", "QUANTISED_RULES", "RULES", "TENSORRT_RULES"]
 
@@ -31,7 +31,7 @@ _ACTIVATIONS = (
 
 
 @dialect_rule("qdq-unexpected", "no Q and no DQ in a float dialect", source=PRECISION)
-def _unexpected(view: GraphView, traits: Traits) -> Iterator[Breach]:
+def _unexpected(view: UntrustedView, traits: Traits) -> Iterator[Breach]:
     for node in view.nodes_of(QUANTIZE, DEQUANTIZE):
         yield Breach(
             called(node),
@@ -46,7 +46,7 @@ def _unexpected(view: GraphView, traits: Traits) -> Iterator[Breach]:
     "the form's other graph has one",
     source=PRECISION,
 )
-def _missing(view: GraphView) -> Iterator[Breach]:
+def _missing(view: UntrustedView) -> Iterator[Breach]:
     if not has_quantised_product(view):
         yield Breach(
             "graph",
@@ -59,7 +59,7 @@ def _missing(view: GraphView) -> Iterator[Breach]:
     "a product is quantised on both inputs or on neither",
     source=PLACEMENT,
 )
-def _half(view: GraphView, traits: Traits) -> Iterator[Breach]:
+def _half(view: UntrustedView, traits: Traits) -> Iterator[Breach]:
     for product in products(view):
         quantised = _is_quantised(view, product.node)
         if all(quantised) or not any(quantised):
@@ -79,7 +79,7 @@ def _half(view: GraphView, traits: Traits) -> Iterator[Breach]:
     "pairs are read by products and residual additions alone",
     source=PLACEMENT,
 )
-def _needless(view: GraphView) -> Iterator[Breach]:
+def _needless(view: UntrustedView) -> Iterator[Breach]:
     for node, reader, index in _pair_readers(view):
         if not _may_read(view, node, reader, index) and not _splits(view, node, reader):
             yield Breach(
@@ -94,7 +94,7 @@ def _needless(view: GraphView) -> Iterator[Breach]:
     "no pair between a product and the activation that fuses with it",
     source=PLACEMENT,
 )
-def _splits_fusion(view: GraphView) -> Iterator[Breach]:
+def _splits_fusion(view: UntrustedView) -> Iterator[Breach]:
     for node, reader, _ in _pair_readers(view):
         if _splits(view, node, reader):
             yield Breach(
@@ -109,7 +109,7 @@ def _splits_fusion(view: GraphView) -> Iterator[Breach]:
     "the graph's outputs are not quantised",
     source=ORT_TENSORRT,
 )
-def _output(view: GraphView) -> Iterator[Breach]:
+def _output(view: UntrustedView) -> Iterator[Breach]:
     for name in view.outputs:
         if origin_of(view, name).is_quantised:
             yield Breach(
@@ -122,7 +122,7 @@ def _output(view: GraphView) -> Iterator[Breach]:
     "beside a quantised convolution a residual addition reads the other branch through a pair",
     source=RESIDUALS,
 )
-def _identity(view: GraphView) -> Iterator[Breach]:
+def _identity(view: UntrustedView) -> Iterator[Breach]:
     for node in view.nodes_of("Add"):
         residual = residual_of(view, node)
         if residual is not None and residual.lacks_pair:
@@ -139,7 +139,7 @@ def _identity(view: GraphView) -> Iterator[Breach]:
     "no pair on the branch whose convolution fuses with the addition",
     source=RESIDUALS,
 )
-def _fused(view: GraphView) -> Iterator[Breach]:
+def _fused(view: UntrustedView) -> Iterator[Breach]:
     for node in view.nodes_of("Add"):
         residual = residual_of(view, node)
         if residual is not None and residual.cut:
@@ -150,7 +150,7 @@ def _fused(view: GraphView) -> Iterator[Breach]:
             )
 
 
-def _pair_readers(view: GraphView) -> Iterator[tuple[NodeProto, NodeProto, int]]:
+def _pair_readers(view: UntrustedView) -> Iterator[tuple[NodeProto, NodeProto, int]]:
     """Each DQ with each of its readers; biases are for another rule."""
     biases = {bias_of(node) for node in view.nodes}
     for node in view.nodes_of(DEQUANTIZE):
@@ -159,7 +159,7 @@ def _pair_readers(view: GraphView) -> Iterator[tuple[NodeProto, NodeProto, int]]
                 yield node, reader, index
 
 
-def _may_read(view: GraphView, node: NodeProto, reader: NodeProto, index: int) -> bool:
+def _may_read(view: UntrustedView, node: NodeProto, reader: NodeProto, index: int) -> bool:
     if reader.op_type == QUANTIZE:
         return True  # a chain, which has a rule of its own
     if reader.op_type in _PRODUCTS:
@@ -168,12 +168,12 @@ def _may_read(view: GraphView, node: NodeProto, reader: NodeProto, index: int) -
     return reader.op_type == "Add" and not is_weight and residual_of(view, reader) is not None
 
 
-def _splits(view: GraphView, node: NodeProto, reader: NodeProto) -> bool:
+def _splits(view: UntrustedView, node: NodeProto, reader: NodeProto) -> bool:
     maker = view.producer(origin_of(view, node.output[0]).tensor)
     return reader.op_type in _ACTIVATIONS and maker is not None and maker.op_type in _PRODUCTS
 
 
-def _is_quantised(view: GraphView, node: NodeProto) -> list[bool]:
+def _is_quantised(view: UntrustedView, node: NodeProto) -> list[bool]:
     return [origin_of(view, name).is_quantised for name in node.input[:2]]
 
 

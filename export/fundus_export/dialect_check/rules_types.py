@@ -10,7 +10,7 @@ from fundus_export.dialect_check.findings import Breach, dialect_rule, rule
 from fundus_export.dialect_check.pairs import DEQUANTIZE, QUANTIZE, products
 from fundus_export.dialect_check.sources import STRONG_TYPING
 from fundus_export.dialect_check.traits import Traits
-from fundus_export.dialect_check.view import GraphView, called, type_name
+from fundus_export.dialect_check.view import UntrustedView, called, type_name
 
 __all__ = ["RULES"]
 
@@ -30,7 +30,7 @@ _CONVERTING = ("Cast", QUANTIZE, DEQUANTIZE)
 
 
 @dialect_rule("type-float", "no float type but the dialect's own and FP32", source=STRONG_TYPING)
-def _foreign(view: GraphView, traits: Traits) -> Iterator[Breach]:
+def _foreign(view: UntrustedView, traits: Traits) -> Iterator[Breach]:
     for node in view.nodes:
         if node.op_type in (QUANTIZE, DEQUANTIZE):
             continue  # theirs is the type of the scale
@@ -43,7 +43,7 @@ def _foreign(view: GraphView, traits: Traits) -> Iterator[Breach]:
 
 
 @rule("type-mixed", "what a node reads and makes is of one float type", source=STRONG_TYPING)
-def _mixed(view: GraphView) -> Iterator[Breach]:
+def _mixed(view: UntrustedView) -> Iterator[Breach]:
     for node in view.nodes:
         found = _float_types(view, node)
         if node.op_type in _CONVERTING or len(found) < 2:
@@ -60,7 +60,7 @@ def _mixed(view: GraphView) -> Iterator[Breach]:
     "no convolution and no matrix product in FP32",
     source=STRONG_TYPING,
 )
-def _high(view: GraphView, traits: Traits) -> Iterator[Breach]:
+def _high(view: UntrustedView, traits: Traits) -> Iterator[Breach]:
     for product in products(view):
         if _float_types(view, product.node) == {TensorProto.FLOAT}:
             yield Breach(
@@ -75,7 +75,7 @@ def _high(view: GraphView, traits: Traits) -> Iterator[Breach]:
     "casts stand at the graph's borders and at islands' shores, one a tensor",
     source=STRONG_TYPING,
 )
-def _casts(view: GraphView) -> Iterator[Breach]:
+def _casts(view: UntrustedView) -> Iterator[Breach]:
     for node in view.nodes_of("Cast"):
         source = node.input[0]
         producer = view.producer(source)
@@ -90,7 +90,7 @@ def _casts(view: GraphView) -> Iterator[Breach]:
             yield Breach(called(node), f"{source} is cast more than once; share one cast")
 
 
-def _same_casts(view: GraphView, node: NodeProto) -> Iterator[NodeProto]:
+def _same_casts(view: UntrustedView, node: NodeProto) -> Iterator[NodeProto]:
     """Casts of the same tensor to the same type."""
     target = view.element_type(node.output[0])
     for reader, _ in view.readers(node.input[0]):
@@ -98,7 +98,7 @@ def _same_casts(view: GraphView, node: NodeProto) -> Iterator[NodeProto]:
             yield reader
 
 
-def _float_types(view: GraphView, node: NodeProto) -> set[int]:
+def _float_types(view: UntrustedView, node: NodeProto) -> set[int]:
     found = {view.element_type(name) for name in (*node.input, *node.output) if name}
     return {kind for kind in found if kind in _FLOATS and kind is not None}
 

@@ -28,7 +28,7 @@ from fundus_export.dialect_check.sources import (
 from fundus_export.dialect_check.traits import Traits
 from fundus_export.dialect_check.view import (
     Array,
-    GraphView,
+    UntrustedView,
     attribute,
     called,
     is_external,
@@ -47,7 +47,7 @@ _SCALE_TOLERANCE = 1e-5
     "all weights are inside the file",
     source=PRECISION,
 )
-def _inline(view: GraphView) -> Iterator[Breach]:
+def _inline(view: UntrustedView) -> Iterator[Breach]:
     outside = [tensor.name for tensor in view.constants if is_external(tensor)]
     for name in (*outside, *(sparse.values.name for sparse in view.model.graph.sparse_initializer)):
         yield Breach(name, "its values are not in the file itself; save the model with all inside")
@@ -58,7 +58,7 @@ def _inline(view: GraphView) -> Iterator[Breach]:
     "no weight is NaN or infinite",
     source=FP16_RANGE,
 )
-def _finite(view: GraphView) -> Iterator[Breach]:
+def _finite(view: UntrustedView) -> Iterator[Breach]:
     for tensor in view.constants:
         value = view.value(tensor.name)
         if value is None or value.dtype.kind != "f" or np.isfinite(value).all():
@@ -77,7 +77,7 @@ def _finite(view: GraphView) -> Iterator[Breach]:
     "no FP16 weight is all zero",
     source=FP16_RANGE,
 )
-def _underflow(view: GraphView) -> Iterator[Breach]:
+def _underflow(view: UntrustedView) -> Iterator[Breach]:
     for product in products(view):
         name = product.node.input[product.weight]
         value = view.value(name)
@@ -94,7 +94,7 @@ def _underflow(view: GraphView) -> Iterator[Breach]:
     "a quantised weight is INT8 behind a DQ (`int8-trt8`: FP32 behind Q and DQ)",
     source=CONSTANTS,
 )
-def _form(view: GraphView, traits: Traits) -> Iterator[Breach]:
+def _form(view: UntrustedView, traits: Traits) -> Iterator[Breach]:
     for product, origin in _quantised_weights(view):
         stored = view.element_type(origin.tensor)
         if traits.weights_as_int8 and (origin.quantize or stored != TensorProto.INT8):
@@ -118,7 +118,7 @@ def _form(view: GraphView, traits: Traits) -> Iterator[Breach]:
     "a quantised weight has one scale an output channel, on that axis",
     source=LAYERS,
 )
-def _per_channel(view: GraphView) -> Iterator[Breach]:
+def _per_channel(view: UntrustedView) -> Iterator[Breach]:
     for product, origin in _quantised_weights(view):
         shape = view.shape(origin.tensor)
         for node in filter(None, (origin.quantize, origin.dequantize)):
@@ -139,7 +139,7 @@ def _per_channel(view: GraphView) -> Iterator[Breach]:
     "a stored INT8 weight is at least -127",
     source=INT8_WEIGHTS,
 )
-def _range(view: GraphView) -> Iterator[Breach]:
+def _range(view: UntrustedView) -> Iterator[Breach]:
     for product, origin in _quantised_weights(view):
         value = view.value(origin.tensor)
         if value is not None and value.dtype == np.int8 and value.min(initial=0) < _LOWEST_WEIGHT:
@@ -155,7 +155,7 @@ def _range(view: GraphView) -> Iterator[Breach]:
     "biases are constants that are not quantised",
     source=CONV_BIAS,
 )
-def _bias_float(view: GraphView) -> Iterator[Breach]:
+def _bias_float(view: UntrustedView) -> Iterator[Breach]:
     for product in products(view):
         name = bias_of(product.node)
         if name is not None and not view.is_constant(name):
@@ -172,7 +172,7 @@ def _bias_float(view: GraphView) -> Iterator[Breach]:
     "the bias of a quantised product is INT32 in units of both scales, from zero",
     source=BIAS_SCALE,
 )
-def _bias_int32(view: GraphView) -> Iterator[Breach]:
+def _bias_int32(view: UntrustedView) -> Iterator[Breach]:
     for product in products(view):
         name = bias_of(product.node)
         data, weight = (origin_of(view, tensor) for tensor in product.node.input[:2])
@@ -193,7 +193,7 @@ def _bias_int32(view: GraphView) -> Iterator[Breach]:
             )
 
 
-def _bias_type(view: GraphView, bias: Origin) -> int | None:
+def _bias_type(view: UntrustedView, bias: Origin) -> int | None:
     return None if bias.dequantize is None else quantised_type(view, bias.dequantize)
 
 
@@ -207,12 +207,12 @@ def _is_product(bias: Array | None, data: Array | None, weight: Array | None) ->
     )
 
 
-def _scale(view: GraphView, origin: Origin) -> Array | None:
+def _scale(view: UntrustedView, origin: Origin) -> Array | None:
     node = origin.dequantize
     return None if node is None or len(node.input) < 2 else view.value(node.input[1])
 
 
-def _quantised_weights(view: GraphView) -> Iterator[tuple[Product, Origin]]:
+def _quantised_weights(view: UntrustedView) -> Iterator[tuple[Product, Origin]]:
     for product in products(view):
         origin = origin_of(view, product.node.input[product.weight])
         if product.has_weight and origin.is_quantised:
@@ -223,7 +223,7 @@ def _axis(node: NodeProto, rank: int) -> int:
     return int(1 if (axis := attribute(node, "axis")) is None else axis) % rank
 
 
-def _reader_name(view: GraphView, constant: str) -> str:
+def _reader_name(view: UntrustedView, constant: str) -> str:
     readers = view.readers(constant)
     return called(readers[0][0]) if readers else constant
 

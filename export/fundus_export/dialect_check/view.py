@@ -1,5 +1,6 @@
 """A graph as the rules look at it: who makes and who reads a tensor, its type, shape and value.
 
+The model may be anything that parses; `fundus_export.graph_view` is for graphs of the export's own.
 Contract: a model against which ONNX's checker has nothing (`fault`) has a view. What cannot be
 known is None: the type of a tensor behind a node that ONNX does not understand, the value of a
 weight that lies in another file. The view shares no code with what writes the graphs, so that a
@@ -22,8 +23,8 @@ from onnx import NodeProto, TensorProto, checker, helper, numpy_helper, shape_in
 __all__ = [
     "Array",
     "Complaint",
-    "GraphView",
     "Reader",
+    "UntrustedView",
     "attribute",
     "called",
     "is_external",
@@ -44,7 +45,7 @@ class Complaint(NamedTuple):
     text: str
 
 
-class GraphView:
+class UntrustedView:
     """Look-up tables over a model's main graph.
 
     Args:

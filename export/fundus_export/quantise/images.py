@@ -1,15 +1,12 @@
 """Photographs to calibrate with: a folder, read and preprocessed as the bundle's own runtime does.
 
-A folder's JPEG and PNG files are photographs; folders inside it are not searched. `<id>_left.*` and
-`<id>_right.*` make a pair, by the rule of `fundus-screen pairs`; every other photograph is a single
-eye. Opening reads each one once: what cannot be read is refused, what cannot be graded is counted
+Opening reads each photograph once: what cannot be read is refused, what cannot be graded is counted
 and left out. The eyes themselves (float32, 3 x S x S) are decoded again one at a time, so that
 memory holds one photograph however many there are.
 """
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,9 +17,9 @@ from pathlib import Path
 from tqdm import tqdm
 
 from fundus_export.errors import ExportError
+from fundus_export.quantise.photograph_folder import Minimum, Photograph, few, photographs_of
 from fundus_runtime.backends.protocol import Float32Array
 from fundus_runtime.canonical import canonical_json, sha256_hex, sha256_of_file
-from fundus_runtime.commands.pairs import PHOTOGRAPH_ENDINGS, PairFiles, group_pairs
 from fundus_runtime.errors import FundusError, ImageError, UngradableError
 from fundus_runtime.labels import EYES, Eye
 from fundus_runtime.photograph import read_photograph
@@ -33,30 +30,10 @@ __all__ = ["CalibrationImages", "ImageFile", "Minimum", "open_calibration_images
 
 _LOG = logging.getLogger(__name__)
 
-_NAMED_AT_MOST = 5
 # each holds a decoded photograph, up to 200 MB
 _MAX_READERS = 4
 # more than this share ungradable: the folder does not hold what the model will see
 _MAX_UNGRADABLE = 0.5
-_HOW_TO_NAME = "give a folder of <id>_left.jpg and <id>_right.jpg (or .jpeg, .png)"
-
-
-@dataclass(frozen=True)
-class Minimum:
-    """How many gradable photographs, all different, a purpose needs.
-
-    Attributes:
-        eyes: in all.
-        pairs: of both eyes of one patient.
-        purpose: for messages.
-    """
-
-    eyes: int
-    pairs: int
-    purpose: str = "calibration"
-
-    def __str__(self) -> str:
-        return f"{self.purpose} needs at least {self.eyes} eyes, {self.pairs} pairs among them"
 
 
 @dataclass(frozen=True)
@@ -160,7 +137,7 @@ def open_calibration_images(
             a twin for the same eye, most of them cannot be graded, or too few are left.
     """
     folder = Path(folder)
-    groups = _limited(_groups(folder, minimum), limit, minimum)
+    groups = photographs_of(folder, minimum, limit)
     photographs = [photograph for group in groups for photograph in group]
     seen = _read_all(photographs, spec, progress=progress)
     _refuse_unreadable(folder, seen)
@@ -172,15 +149,8 @@ def open_calibration_images(
         dict(sorted(reasons.items())),
     )
     _refuse_mostly_ungradable(images)
-    _refuse_too_few(images, minimum)
+    _refuse_toofew(images, minimum)
     return images
-
-
-@dataclass(frozen=True)
-class _Photograph:
-    path: Path
-    eye: Eye | None = None
-    pair_id: str | None = None
 
 
 @dataclass(frozen=True)
@@ -192,73 +162,10 @@ class _Seen:
     unreadable: str | None = None
 
 
-def _groups(folder: Path, minimum: Minimum) -> list[tuple[_Photograph, ...]]:
-    """Photographs that belong together: those of an id, or one alone."""
-    paths = _paths_of(folder, minimum)
-    pairs = group_pairs(paths).pairs
-    _refuse_twins(folder, pairs)
-    named = {path for pair in pairs for eye in EYES for path in pair.of(eye)}
-    groups = [
-        tuple(_Photograph(path, eye, pair.id) for eye in EYES for path in pair.of(eye))
-        for pair in pairs
-    ]
-    groups += [(_Photograph(p),) for p in paths if p not in named and _is_photograph(p)]
-    if not groups:
-        raise ExportError(
-            f"{folder} holds no JPEG or PNG photograph ({len(paths)} other files and folders; "
-            f"folders are not searched), but {minimum}; {_HOW_TO_NAME}"
-        )
-    return groups
-
-
-def _paths_of(folder: Path, minimum: Minimum) -> list[Path]:
-    try:
-        return sorted(folder.iterdir())
-    except OSError as error:
-        raise ExportError(
-            f"{folder} is no folder that can be read ({error.strerror or error}), but {minimum}; "
-            f"{_HOW_TO_NAME}"
-        ) from error
-
-
-def _is_photograph(path: Path) -> bool:
-    return path.suffix[1:].lower() in PHOTOGRAPH_ENDINGS and not path.name.startswith(".")
-
-
-def _refuse_twins(folder: Path, pairs: Sequence[PairFiles]) -> None:
-    twins = [pair.of(eye) for pair in pairs for eye in EYES if len(pair.of(eye)) > 1]
-    if twins:
-        names = _few([" and ".join(path.name for path in paths) for paths in twins])
-        raise ExportError(
-            f"{folder} has several files for one eye, {len(twins)} times: {names}; "
-            "keep one for each eye"
-        )
-
-
-def _limited(
-    groups: list[tuple[_Photograph, ...]], limit: int | None, minimum: Minimum
-) -> list[tuple[_Photograph, ...]]:
-    if limit is None:
-        return groups
-    if limit < minimum.eyes:
-        raise ExportError(f"the limit is {limit} photographs, but {minimum}; raise it")
-    room, chosen = limit, set()
-    for index in sorted(range(len(groups)), key=lambda index: _name_hash(groups[index])):
-        if len(groups[index]) <= room:
-            chosen.add(index)
-            room -= len(groups[index])
-    return [group for index, group in enumerate(groups) if index in chosen]
-
-
-def _name_hash(group: tuple[_Photograph, ...]) -> bytes:
-    name = group[0].pair_id or group[0].path.name
-    return hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest()
-
-
 def _read_all(
-    photographs: Sequence[_Photograph], spec: PreprocessSpec, *, progress: bool
+    photographs: Sequence[Photograph], spec: PreprocessSpec, *, progress: bool
 ) -> list[_Seen]:
-    def read(photograph: _Photograph) -> _Seen:
+    def read(photograph: Photograph) -> _Seen:
         return _read(photograph, spec)
 
     with ThreadPoolExecutor(min(_MAX_READERS, usable_cores())) as pool:
@@ -272,7 +179,7 @@ def _read_all(
         return list(seen)
 
 
-def _read(photograph: _Photograph, spec: PreprocessSpec) -> _Seen:
+def _read(photograph: Photograph, spec: PreprocessSpec) -> _Seen:
     path = photograph.path
     try:
         crop_eye(read_photograph(path), spec)
@@ -290,7 +197,7 @@ def _refuse_unreadable(folder: Path, seen: Sequence[_Seen]) -> None:
     if reasons:
         raise ExportError(
             f"{len(reasons)} of {len(seen)} photographs in {folder} cannot be read: "
-            f"{_few(reasons)}. Replace them, or take them out"
+            f"{few(reasons)}. Replace them, or take them out"
         )
 
 
@@ -308,7 +215,7 @@ def _refuse_mostly_ungradable(images: CalibrationImages) -> None:
     _LOG.warning("%d of %d photographs are ungradable, left out: %s", left_out, read, reasons)
 
 
-def _refuse_too_few(images: CalibrationImages, minimum: Minimum) -> None:
+def _refuse_toofew(images: CalibrationImages, minimum: Minimum) -> None:
     eyes = len({file.sha256 for file in images.files})
     pairs = {(left.sha256, right.sha256) for left, right in images.pair_files}
     different = sum(left != right for left, right in pairs)
@@ -319,8 +226,3 @@ def _refuse_too_few(images: CalibrationImages, minimum: Minimum) -> None:
             f"them ({left_out} were ungradable), but {minimum}; add photographs of both eyes, "
             "named <id>_left.jpg and <id>_right.jpg"
         )
-
-
-def _few(items: Sequence[str]) -> str:
-    more = len(items) - _NAMED_AT_MOST
-    return "; ".join(items[:_NAMED_AT_MOST]) + (f"; and {more} more" if more > 0 else "")

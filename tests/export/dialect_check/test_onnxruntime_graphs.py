@@ -28,7 +28,7 @@ from onnxruntime.quantization import (
 )
 
 from fundus_export.dialect_check import check_dialect
-from fundus_runtime.backends.onnxruntime import _CHANGES_THE_MODEL
+from fundus_runtime.backends.onnxruntime_session import _CHANGES_THE_MODEL
 
 CONVOLUTIONS = 9
 # The settings that TensorRT needs, as NVIDIA's Model-Optimizer gives them.

@@ -15,23 +15,23 @@ import pytest
 import torch
 from dialect_graphs import DIALECTS
 
-from fundus_export.dialect_check import GraphView, check_dialect, raised_layers
+from fundus_export.dialect_check import UntrustedView, check_dialect, raised_layers
 from fundus_export.dialect_check.pairs import origin_of, products
 from fundus_export.graphs import GraphBytes, export_graphs
 from fundus_export.quantise.dialects import measured_tensors, write_dialect
 from fundus_export.quantise.ranges import RangeMethod, measure_ranges
 from fundus_export.quantise.recipe import PARTS, Recipe
-from fundus_runtime.backends.onnxruntime import _CHANGES_THE_MODEL
+from fundus_runtime.backends.onnxruntime_session import _CHANGES_THE_MODEL
 from fundus_runtime.canonical import sha256_hex
 from fundus_training.models import DMSNet, ModelConfig
 from fundus_training.presets import preset
 
 TINY = replace(preset("tiny").model, num_classes=3)
-# basic blocks, bottlenecks with downsampling convolutions, linear bottlenecks; a side that makes
+# basic blocks, grouped bottlenecks with downsampling convolutions, linear ones; a side that makes
 # layers large enough to be worth quantising
 CONFIGS = {
     trunk: replace(TINY, trunk=trunk, image_size=128)
-    for trunk in ("resnet18", "resnet50", "mobilenet_v2")
+    for trunk in ("resnet18", "resnext50_32x4d", "mobilenet_v2")
 }
 FEEDS = 2
 
@@ -82,7 +82,7 @@ def test_what_the_quantiser_writes_keeps_its_dialect(
     for part in PARTS:
         model = onnx.load_from_string(getattr(written[dialect], part))
         assert check_dialect(model, dialect, graph=part) == ()
-        view = GraphView(model)
+        view = UntrustedView(model)
         weighted = sum(product.has_weight for product in products(view))
         # most of the encoder is quantised, whatever is too small or too near the end is not
         if dialect.startswith("int8") and part == "encoder":
@@ -103,7 +103,7 @@ def test_every_quantised_convolution_becomes_an_integer_kernel(
     )
     nodes = onnx.load(options.optimized_model_filepath).graph.node
     made = collections.Counter(node.op_type for node in nodes)
-    view = GraphView(onnx.load_from_string(data))
+    view = UntrustedView(onnx.load_from_string(data))
     quantised = collections.Counter(
         product.node.op_type
         for product in products(view)

@@ -21,7 +21,7 @@ from fundus_export.certificate.half_emulation import emulate_half
 from fundus_export.dialect_check import check_dialect
 from fundus_export.dialect_check.islands import islands_around
 from fundus_export.dialect_check.pairs import origin_of
-from fundus_export.dialect_check.view import GraphView as CheckedView
+from fundus_export.dialect_check.view import UntrustedView
 from fundus_export.errors import ExportError
 from fundus_export.graph_view import GraphView
 from fundus_export.graphs import GraphBytes, export_graphs
@@ -187,7 +187,7 @@ def test_raised_products_are_float_in_every_dialect_and_in_the_kernels(
         graphs = write_dialect(edge_graphs, dialect, raised_recipe)
         assert check_dialect(part(graphs, "encoder"), dialect) == ()
         assert graphs.head == edge[dialect].head
-        view = CheckedView(part(graphs, "encoder"))
+        view = UntrustedView(part(graphs, "encoder"))
         high = {n.name for n in view.nodes if n.op_type in PRODUCTS and not _is_quantised(view, n)}
         assert high & set(names) == set(raised)
         kind = TensorProto.FLOAT16 if dialect == "int8-trt" else TensorProto.FLOAT
@@ -201,7 +201,7 @@ def test_raised_products_are_float_in_every_dialect_and_in_the_kernels(
             assert made["QLinearConv"] == before["QLinearConv"] - 2
 
 
-def _is_quantised(view: CheckedView, node: onnx.NodeProto) -> bool:
+def _is_quantised(view: UntrustedView, node: onnx.NodeProto) -> bool:
     return all(origin_of(view, name).is_quantised for name in node.input[:2])
 
 
@@ -428,7 +428,7 @@ def test_a_dead_channel_and_a_dead_tensor_pass_every_rule(dialect: str) -> None:
     image = {"image": drawn(2, 16, 16, 16)}
     expected, found = run(model, image)["logits"], run(written, image, optimised=True)["logits"]
     np.testing.assert_allclose(found, expected, rtol=0.01, atol=1e-3)
-    islands = islands_around(CheckedView(written), recipe.largest("encoder"))
+    islands = islands_around(UntrustedView(written), recipe.largest("encoder"))
     rules = {one.rule for one in check_dialect(written, dialect, islands=islands)}
     assert rules == {"graph-interface"}  # it is no DMS-Net
 
@@ -467,7 +467,7 @@ def test_activations_beyond_half_precision_stay_finite(dialect: str) -> None:
     np.testing.assert_allclose(found, expected, atol=0.02)
     # both ways to know the islands say that the types are right
     islands = island_of(GraphView(model), recipe.largest("encoder"))
-    derived = islands_around(CheckedView(written), recipe.largest("encoder"))
+    derived = islands_around(UntrustedView(written), recipe.largest("encoder"))
     for allowed in (islands, derived):
         rules = {one.rule for one in check_dialect(written, dialect, islands=allowed)}
         assert rules == {"graph-interface"}
@@ -487,7 +487,7 @@ def test_what_half_precision_cannot_hold_is_quantised_all_the_same() -> None:
     recipe = recipe_of(source)
     graphs = write_dialect(source, "int8-trt", recipe)
     assert size(graphs) < 0.4 * size(source)  # such small weights have small headers
-    view = CheckedView(part(graphs, "encoder"))
+    view = UntrustedView(part(graphs, "encoder"))
     convolutions = [node for node in view.nodes if node.op_type == "Conv"]
     assert all(_is_quantised(view, node) for node in convolutions)
     full = [n for n in convolutions if view.element_type(n.output[0]) == TensorProto.FLOAT]

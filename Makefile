@@ -18,7 +18,7 @@ export PIP_BUILD_CONSTRAINT := $(CONSTRAINTS)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test-install test test-native test-wheel test-tensorrt test-gpu bench-check \
+.PHONY: help demo test-install test test-native test-sanitizers test-wheel test-tensorrt test-gpu bench-check \
   check format ship-bundle clean
 
 help:
@@ -26,6 +26,7 @@ help:
 	@echo 'make test          install what tests need and run every test'
 	@echo 'make test-install  the first half of it'
 	@echo 'make test-native   the C++ core alone, warnings as errors'
+	@echo 'make test-sanitizers  the same with sanitizers, and $(FUZZ_INPUTS) fuzzed frames'
 	@echo 'make test-wheel    build sdist and wheels, run the runtime tests from them on each Python'
 	@echo 'make test-tensorrt the TensorRT builder against the real TensorRT 8.5.3.1 (2 GB, no GPU)'
 	@echo 'make test-gpu      build and run real engines: FUNDUS_REQUIRE_GPU=1 make test-gpu'
@@ -46,6 +47,14 @@ test: test-install test-native test-wheel
 test-native: test-install
 	PATH="$(CURDIR)/$(BIN):$$PATH" && cmake --preset dev --log-level=WARNING \
 	  && cmake --build --preset dev && ctest --preset dev
+
+# Not part of `make test`: the fuzzing takes minutes. Any finding ends it.
+FUZZ_INPUTS ?= 100000
+FUZZ_SEED ?= 1
+test-sanitizers: test-install
+	PATH="$(CURDIR)/$(BIN):$$PATH" && cmake --preset sanitizers --log-level=WARNING \
+	  && cmake --build --preset sanitizers && ctest --preset sanitizers
+	build/sanitizers/runtime/native/fundus_fuzz_geometry $(FUZZ_INPUTS) $(FUZZ_SEED)
 
 test-wheel: test-install
 	.ci/test-wheel

@@ -127,6 +127,14 @@ double turn_of(double x, double y) noexcept {
   return y < 0 ? 4.0 + quarter : quarter;
 }
 
+void DiscFitter::reserve(std::size_t count) {
+  stretched_.reserve(count);
+  turns_.reserve(count);
+  order_.reserve(count);
+  agrees_.reserve(count);
+  trial_.reserve(count);
+}
+
 Disc DiscFitter::fit(const Points& rim) {
   const std::size_t count = rim.size();
   agrees_.resize(count);

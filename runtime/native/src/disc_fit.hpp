@@ -43,6 +43,9 @@ struct Disc {
 
 class DiscFitter {
  public:
+  // So that fit() allocates nothing for rims of up to so many samples.
+  void reserve(std::size_t count);
+
   // Afterwards agrees() holds, for each rim sample, whether it lies on the disc.
   Disc fit(const Points& rim);
   const std::vector<std::uint8_t>& agrees() const noexcept { return agrees_; }

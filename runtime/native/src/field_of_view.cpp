@@ -117,6 +117,7 @@ FieldOfViewResult FieldOfViewFinder::find(const std::uint8_t* brightness, int th
   work_->tracer.trace(component, thumb_height, thumb_width, work_->rim);
   const auto rim_size = static_cast<int>(work_->rim.size());
   if (rim_size < kMinRimPoints) return {not_a_disc("the frame is filled to its borders"), {}};
+  work_->fitter.reserve(2 * static_cast<std::size_t>(thumb_height + thumb_width));
   const Disc disc = work_->fitter.fit(work_->rim);
   const Refusal refusal = work_->require_plausible(disc, thumb_height, thumb_width);
   if (refusal) return {refusal, {}};

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -201,8 +203,6 @@ def test_an_engine_that_fails_while_it_warms_up_is_closed(make_bundle, tmp_path,
 
 
 def test_an_engine_is_imported_only_when_it_is_opened(shared_bundle) -> None:
-    import subprocess
-
     code = (
         "import sys, fundus_runtime.backends.open\n"
         "print([name for name in ('onnxruntime', 'tensorrt', 'cuda') if name in sys.modules])"
@@ -223,3 +223,34 @@ def test_settings_change_no_answer(shared_bundle, spinning, arena) -> None:
         answers.append(opened.backend.encode(image, ["left"]).features)
         close(opened)
     assert np.array_equal(*answers)
+
+
+def _own_threads(before: set[str]) -> list[set[int]]:
+    """CPUs that the threads begun since may use."""
+    tasks = {path.name for path in Path("/proc/self/task").iterdir()} - before
+    return [os.sched_getaffinity(int(task)) for task in sorted(tasks)]
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs two CPUs")
+def test_the_engines_own_threads_stay_on_the_cpus_that_were_named(shared_bundle) -> None:
+    first, second = sorted(os.sched_getaffinity(0))[:2]
+    before = {path.name for path in Path("/proc/self/task").iterdir()}
+    opened = open_engine(
+        Bundle.open(shared_bundle), settings=EngineSettings(affinity=(first, second))
+    )
+    # one thread for each of the two sessions; the calling one is whoever calls, and is not moved
+    assert _own_threads(before) == [{second}, {second}]
+    assert len(os.sched_getaffinity(0)) >= 2
+    assert opened.backend.threads == 2
+    close(opened)
+
+
+@pytest.mark.skipif(
+    "CUDAExecutionProvider" not in onnxruntime.get_available_providers(),
+    reason="needs onnxruntime-gpu",
+)
+@pytest.mark.skipif(os.environ.get("FUNDUS_REQUIRE_GPU") == "1", reason="there is a GPU")
+@pytest.mark.parametrize("provider", ["cuda", "tensorrt"])
+def test_a_gpu_build_without_a_gpu_does_not_run_on_the_cpu(make_forms, provider) -> None:
+    with pytest.raises(EngineError, match="nothing runs on the CPU in its place"):
+        open_engine(make_forms(), provider=provider)

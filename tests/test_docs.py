@@ -19,7 +19,7 @@ import pytest
 
 from fundus_runtime import shipped
 from fundus_runtime.commands import arguments, pairs
-from fundus_runtime.graph_choice import CPU, CPU_WITHOUT_DOT_PRODUCT
+from fundus_runtime.graph_choice import CPU, CPU_WITHOUT_DOT_PRODUCT, CUDA, TENSORRT
 from fundus_runtime.manifest import SCHEMA_VERSION
 from fundus_runtime.manifest_parser import _GRAPH_KEYS, _GRAPH_OPTIONS, _OPTIONAL, _REQUIRED
 from fundus_runtime.plans import PLANS_SCHEMA_VERSION
@@ -277,7 +277,7 @@ def test_example_of_graphs_is_an_entry() -> None:
 def test_table_of_default_graphs_has_every_kind() -> None:
     kinds = names(DOCS / "bundle-format.md", "### Default graphs")
 
-    assert kinds == [CPU, CPU_WITHOUT_DOT_PRODUCT]
+    assert kinds == [CPU, CPU_WITHOUT_DOT_PRODUCT, CUDA, TENSORRT]
 
 
 def test_table_of_the_recipe_has_every_key() -> None:

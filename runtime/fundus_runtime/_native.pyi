@@ -43,7 +43,11 @@ class Preprocessor:
         image: NDArray[np.uint8],
         mask: NDArray[np.uint8],
     ) -> tuple[str, str, tuple[int, ...], tuple[int, ...]]:
-        """Fill image and mask; reason, detail, field of view and box, the reason empty if usable."""
+        """Fill image and mask.
+
+        Returns:
+            Reason and detail of a refusal, field of view, box; no reason where it is usable.
+        """
 
     def prepare(
         self,
@@ -62,3 +66,48 @@ class Preprocessor:
 
 def kernel_sets() -> list[str]:
     """Names of the builds of the inner loops that this processor can run."""
+
+# Only in a core that was built with FUNDUS_CUDA; `fundus_runtime.preprocess.cuda` looks first.
+
+class CudaError(RuntimeError):
+    """CUDA refused a call."""
+
+class FrameMemoryError(ValueError):
+    """The frame lies where the GPU cannot read it."""
+
+class TensorMemoryError(ValueError):
+    """The tensor lies where the GPU cannot write it."""
+
+class CudaPreprocessor:
+    """`fundus::cuda::Preprocessor`; `fundus_runtime.preprocess.cuda` is its interface."""
+
+    def __init__(
+        self,
+        *,
+        size: int,
+        crop_permille: int,
+        illumination: str,
+        illumination_window_px: int,
+        illumination_gain: float,
+        illumination_constant: float,
+        mask_permille: int,
+        mean: tuple[float, float, float],
+        std: tuple[float, float, float],
+        device: int,
+    ) -> None: ...
+    def prepare(
+        self,
+        *,
+        frame: int,
+        height: int,
+        width: int,
+        strides: tuple[int, int, int],
+        color: str,
+        tensor: int,
+        half: bool,
+        stream: int,
+        producer: int | None = None,
+        image: NDArray[np.uint8] | None = None,
+        mask: NDArray[np.uint8] | None = None,
+    ) -> tuple[str, str, tuple[int, ...], tuple[int, ...]]:
+        """Prepare an eye; reason, detail, field of view and box, the reason empty if usable."""

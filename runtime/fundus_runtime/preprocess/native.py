@@ -11,28 +11,26 @@ copied. Packed pixels, and packed ones with a fourth byte between them, are read
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from fundus_runtime import _native
-from fundus_runtime.errors import ImageError, SpecError, UngradableError, UsageError
-from fundus_runtime.preprocess.eye import CropBox, EyeCrop, EyeTensor, FieldOfView, Frame, Mask
-from fundus_runtime.preprocess.refusals import (
-    field_of_view_too_small,
-    no_field_of_view,
-    no_fundus,
-    require_frame,
+from fundus_runtime.errors import ImageError, SpecError, UsageError
+from fundus_runtime.preprocess.core_call import (
+    MAX_FRAME_SIDE_PX,
+    Color,
+    geometry_of,
+    require_color,
+    spec_arguments,
 )
+from fundus_runtime.preprocess.eye import EyeCrop, EyeTensor, Frame, Mask
+from fundus_runtime.preprocess.refusals import require_frame
 from fundus_runtime.preprocess.spec import PreprocessSpec
 
 __all__ = ["NativePreprocessor"]
 
-Color = Literal["rgb", "bgr"]
-Answer = tuple[str, str, tuple[int, ...], tuple[int, ...]]
-
-_MAX_FRAME_SIDE_PX = 1 << 20
 _MAX_THREADS = 256
 _TENSOR_TYPES = (np.dtype(np.float32), np.dtype(np.float16))
 
@@ -51,7 +49,7 @@ class NativePreprocessor:
     """
 
     def __init__(self, spec: PreprocessSpec, *, threads: int = 1) -> None:
-        if not isinstance(threads, int) or not 1 <= threads <= _MAX_THREADS:
+        if threads not in range(1, _MAX_THREADS + 1):
             raise UsageError(f"threads is {threads!r}, expected 1 to {_MAX_THREADS}")
         self.spec = spec
         self._core = _core_of(spec, threads=threads)
@@ -71,7 +69,7 @@ class NativePreprocessor:
         _require(frame, color)
         image, mask = self._buffers()
         answer = self._core.crop(frame, color, image, mask.view(np.uint8))
-        field, box = _geometry_of(answer)
+        field, box = geometry_of(answer)
         return EyeCrop(image, mask, field, box)
 
     def prepare(
@@ -102,7 +100,7 @@ class NativePreprocessor:
         tensor = _new_tensor(size, dtype) if out is None else _checked_tensor(out, size)
         image, mask = self._buffers()
         answer = self._core.prepare(frame, color, image, mask.view(np.uint8), tensor)
-        field, _ = _geometry_of(answer)
+        field, _ = geometry_of(answer)
         return EyeTensor(tensor, image, mask, field)
 
     def _buffers(self) -> tuple[Frame, Mask]:
@@ -114,45 +112,17 @@ def _core_of(
     spec: PreprocessSpec, *, threads: int = 1, kernels: str = "best"
 ) -> _native.Preprocessor:
     """The C++ preprocessor of a spec; `kernels` forces one build of its inner loops."""
-    return _native.Preprocessor(
-        size=spec.size,
-        crop_permille=spec.crop_permille,
-        illumination=spec.illumination,
-        illumination_window_px=spec.illumination_window_px,
-        illumination_gain=spec.illumination_gain,
-        illumination_constant=spec.illumination_constant,
-        mask_permille=spec.mask_permille,
-        mean=spec.mean,
-        std=spec.std,
-        threads=threads,
-        kernels=kernels,
-    )
+    return _native.Preprocessor(**spec_arguments(spec), threads=threads, kernels=kernels)
 
 
 def _require(frame: Frame, color: str) -> None:
     require_frame(frame)
-    if max(frame.shape[:2]) > _MAX_FRAME_SIDE_PX:
+    if max(frame.shape[:2]) > MAX_FRAME_SIDE_PX:
         raise ImageError(
             f"the frame is {frame.shape[1]} x {frame.shape[0]} px, "
-            f"expected at most {_MAX_FRAME_SIDE_PX} on each side"
+            f"expected at most {MAX_FRAME_SIDE_PX} on each side"
         )
-    if color not in ("rgb", "bgr"):
-        raise UsageError(f"color is {color!r}, expected 'rgb' or 'bgr'")
-
-
-def _geometry_of(answer: Answer) -> tuple[FieldOfView, CropBox]:
-    reason, detail, field, box = answer
-    if reason:
-        raise _refusal(reason, detail, FieldOfView(*field))
-    return FieldOfView(*field), CropBox(*box)
-
-
-def _refusal(reason: str, detail: str, disc: FieldOfView) -> UngradableError:
-    if reason == "no_fundus":
-        return no_fundus()
-    if reason == "no_field_of_view":
-        return no_field_of_view(detail)
-    return field_of_view_too_small(disc)
+    require_color(color)
 
 
 def _new_tensor(size: int, dtype: npt.DTypeLike) -> npt.NDArray[Any]:

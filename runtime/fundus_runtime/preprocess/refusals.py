@@ -9,6 +9,7 @@ from fundus_runtime.preprocess.eye import FieldOfView
 
 __all__ = [
     "MIN_DISC_PX",
+    "MIN_FRAME_SIDE_PX",
     "field_of_view_too_small",
     "no_field_of_view",
     "no_fundus",
@@ -16,7 +17,7 @@ __all__ = [
 ]
 
 MIN_DISC_PX = 64
-_MIN_FRAME_SIDE_PX = 64
+MIN_FRAME_SIDE_PX = 64
 
 
 def require_frame(frame: object) -> None:
@@ -32,10 +33,10 @@ def require_frame(frame: object) -> None:
             f"the frame is {frame.dtype} of shape {frame.shape}, "
             "expected uint8 of shape (height, width, 3)"
         )
-    if min(frame.shape[:2]) < _MIN_FRAME_SIDE_PX:
+    if min(frame.shape[:2]) < MIN_FRAME_SIDE_PX:
         raise ImageError(
             f"the frame is {frame.shape[1]} x {frame.shape[0]} px, "
-            f"expected at least {_MIN_FRAME_SIDE_PX} on each side"
+            f"expected at least {MIN_FRAME_SIDE_PX} on each side"
         )
 
 

@@ -9,6 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fundus_runtime.backends.open import BACKENDS
+from fundus_runtime.backends.settings import PROVIDERS
+from fundus_runtime.commands import arguments
 from fundus_runtime.commands.arguments import MAX_MEGAPIXELS
 from fundus_runtime.commands.screen import build_parser, main
 from fundus_runtime.photograph import DEFAULT_MAX_MEGAPIXELS
@@ -139,6 +142,14 @@ def test_version_and_help_are_everywhere(words, capsys) -> None:
             main([*words, option])
         assert caught.value.code == 0
         assert text in capsys.readouterr().out
+
+
+def test_backends_and_providers_are_those_of_the_library(pair, shared_bundle, capsys) -> None:
+    assert (arguments.BACKENDS, arguments.PROVIDERS) == (BACKENDS, PROVIDERS)
+    words = [*map(str, pair), "--bundle", str(shared_bundle)]
+    assert main([*words, "--backend", "onnxruntime", "--provider", "cpu"]) == 0
+    assert main([*words, "--backend", "tensorrt", "--provider", "cuda"]) == 2
+    assert "takes no provider" in capsys.readouterr().err
 
 
 def test_help_loads_neither_engine_nor_pixels() -> None:

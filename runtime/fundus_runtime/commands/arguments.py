@@ -11,8 +11,10 @@ import math
 from fundus_runtime.version import __version__
 
 __all__ = [
+    "BACKENDS",
     "MAX_MEGAPIXELS",
     "PROGRAM",
+    "PROVIDERS",
     "build_demo_parser",
     "build_doctor_parser",
     "build_parser",
@@ -22,6 +24,9 @@ __all__ = [
 PROGRAM = "fundus-screen"
 # the same as photograph.DEFAULT_MAX_MEGAPIXELS, which would bring OpenCV along
 MAX_MEGAPIXELS = 64.0
+# the same as those of fundus_runtime.backends, which would bring NumPy along
+BACKENDS = ("onnxruntime", "tensorrt")
+PROVIDERS = ("cpu", "cuda", "tensorrt")
 
 _EPILOG = """\
 other commands:
@@ -122,10 +127,22 @@ def _add_model_options(parser: argparse.ArgumentParser) -> None:
         "--gates",
         type=path_text,
         metavar="FILE",
-        help="thresholds of the gates, fitted to the camera (default: $FUNDUS_GATES, else built in)",
+        help="the gates' thresholds, fitted to the camera (default: $FUNDUS_GATES, else built in)",
     )
     parser.add_argument(
         "--operating-point", metavar="NAME", help="thresholds to use (default: the bundle's)"
+    )
+    parser.add_argument(
+        "--backend",
+        choices=BACKENDS,
+        default=BACKENDS[0],
+        help="the inference engine (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--provider",
+        choices=PROVIDERS,
+        default=PROVIDERS[0],
+        help="what onnxruntime runs on (default: %(default)s)",
     )
     parser.add_argument(
         "--threads",

@@ -41,6 +41,8 @@ def run_demo(arguments: argparse.Namespace) -> int:
     right = np.ascontiguousarray(left[:, ::-1])
     with Screener.open(
         arguments.bundle,
+        backend=arguments.backend,
+        provider=arguments.provider,
         threads=arguments.threads,
         operating_point=arguments.operating_point,
         gates=arguments.gates,

@@ -101,6 +101,8 @@ def _open_screener(arguments: argparse.Namespace) -> Screener:
 
     return Screener.open(
         arguments.bundle,
+        backend=arguments.backend,
+        provider=arguments.provider,
         threads=arguments.threads,
         operating_point=arguments.operating_point,
         gates=arguments.gates,

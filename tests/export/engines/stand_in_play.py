@@ -252,20 +252,26 @@ def _execute(context: Any, stream_handle: int) -> bool:
     return True
 
 
-def _compute(
-    model: onnx.ModelProto, shapes: dict[str, tuple[int, ...]], addresses: dict[str, int]
-) -> None:
+@functools.lru_cache(maxsize=16)
+def _session_of(graph: bytes) -> Any:
+    """An engine answers many golden pairs, and opening a session takes longer than running it."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(
-        model.SerializeToString(),
+    return onnxruntime.InferenceSession(
+        graph,
         options,
         providers=["CPUExecutionProvider"],
         # it rounds FP16 biases to wrong integers
         disabled_optimizers=["WeightBiasQuantization"],
     )
+
+
+def _compute(
+    model: onnx.ModelProto, shapes: dict[str, tuple[int, ...]], addresses: dict[str, int]
+) -> None:
+    session = _session_of(model.SerializeToString(deterministic=True))
     inputs = [value.name for value in model.graph.input]
     feeds = {name: _view(addresses[name], shapes[name]).copy() for name in inputs}
     names = [value.name for value in model.graph.output]

@@ -7,10 +7,10 @@ on the raw frame (`reference.measure` defines them), bounds are `GateThresholds`
 from __future__ import annotations
 
 from fundus_runtime.gates.fingerprint import Fingerprint, same_photograph
+from fundus_runtime.gates.gate_list import GATES, GateFigure
 from fundus_runtime.gates.readings import GateReadings
 from fundus_runtime.gates.thresholds import GateThresholds, read_thresholds
 from fundus_runtime.gates.verdict import (
-    GateFigure,
     GateVerdict,
     PairVerdict,
     judge,
@@ -18,6 +18,7 @@ from fundus_runtime.gates.verdict import (
 )
 
 __all__ = [
+    "GATES",
     "Fingerprint",
     "GateFigure",
     "GateReadings",

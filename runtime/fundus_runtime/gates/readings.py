@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["MOSAIC", "GateReadings"]
+__all__ = ["CELLS", "GateReadings"]
 
-MOSAIC = 32
+CELLS = 96
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,22 +25,24 @@ class GateReadings:
         red: median level of the cells, in sixteenths of a level, 0 to 4080.
         green: the same.
         blue: the same.
-        dark_permille: cells whose largest channel is near black, in thousandths.
+        red_over_blue: 90th percentile of the cells' red minus blue, sixteenths of a level.
+        shaded_permille: cells whose red is under 40 % of its 80th percentile, in thousandths.
         clipped_permille: cells whose green is near full scale, in thousandths.
         detail: 97th percentile of how much darker in green a cell is than both neighbours along
             one of four directions: what vessels are; sixteenths of a level.
-        noise: pixel noise left after averaging over a network pixel, hundredths of a level.
-        mosaic: int32 (32, 32, 3) RGB, sums over 3 x 3 cells inside, sixteenths of a level.
-        counts: int32 (32, 32), how many cells each sum holds, 0 to 9.
+        noise: what `detail` would be of the pixels' noise alone, sixteenths of a level.
+        levels: uint16 (96, 96, 3) RGB, the cells in sixteenths of a level, 0 outside.
+        inside: bool (96, 96), cells inside disc and frame.
     """
 
     cells: int
     red: int
     green: int
     blue: int
-    dark_permille: int
+    red_over_blue: int
+    shaded_permille: int
     clipped_permille: int
     detail: int
     noise: int
-    mosaic: NDArray[np.int32]
-    counts: NDArray[np.int32]
+    levels: NDArray[np.uint16]
+    inside: NDArray[np.bool_]

@@ -7,12 +7,13 @@ whole numbers.
 
 from __future__ import annotations
 
+from math import isqrt
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fundus_runtime.gates.readings import MOSAIC, GateReadings
+from fundus_runtime.gates.readings import CELLS, GateReadings
 from fundus_runtime.preprocess import FieldOfView
 
 __all__ = ["measure"]
@@ -21,14 +22,12 @@ Frame = NDArray[np.uint8]
 Integers = NDArray[np.int32]
 Bools = NDArray[np.bool_]
 
-_CELLS = 96
 # levels are counted in sixteenths
 _STEP = 16
 # a cell's centre lies within 0.96 of the radius: (0.96 * 96) ** 2 in half cells
 _INSIDE = 8493
-_DARK = 20 * _STEP
 _CLIPPED = 245 * _STEP
-_NETWORK_PIXELS = 224
+_NOISE_TO_DETAIL = 90283
 _DIRECTIONS = ((0, 1), (1, 0), (1, 1), (1, -1))
 
 
@@ -47,38 +46,39 @@ def measure(
     inside = _inside(rows, begin, end, frame.shape[0], frame.shape[1])
     levels, second_differences = _read_rows(rgb, rows, begin, end, inside)
     cells = int(inside.sum())
-    mosaic, counts = _mosaic(levels, inside)
     red, green, blue = (_ranked(levels[:, :, c][inside], 500) for c in range(3))
-    dark = int((levels[inside].max(axis=1) < _DARK).sum()) if cells else 0
+    red_levels = levels[:, :, 0][inside]
+    shaded = int((5 * red_levels < 2 * _ranked(red_levels, 800)).sum())
     clipped = int((levels[:, :, 1][inside] >= _CLIPPED).sum())
     return GateReadings(
         cells=cells,
         red=red,
         green=green,
         blue=blue,
-        dark_permille=1000 * dark // max(cells, 1),
+        red_over_blue=_ranked((levels[:, :, 0] - levels[:, :, 2])[inside], 900),
+        shaded_permille=1000 * shaded // max(cells, 1),
         clipped_permille=1000 * clipped // max(cells, 1),
         detail=_detail(levels[:, :, 1], inside),
         noise=_noise(second_differences, 2 * field_of_view.radius_x_px),
-        mosaic=mosaic,
-        counts=counts,
+        levels=levels.astype(np.uint16),
+        inside=inside,
     )
 
 
 def _lattice(disc: FieldOfView) -> tuple[Integers, Integers, Integers]:
     """Frame rows of the cells, and the half-open ranges of frame columns."""
     width, height = 2 * disc.radius_x_px, 2 * disc.radius_y_px
-    cell = np.arange(_CELLS, dtype=np.int64)
-    rows = disc.center_y_px - disc.radius_y_px + (2 * cell + 1) * height // (2 * _CELLS)
-    begin = disc.center_x_px - disc.radius_x_px + cell * width // _CELLS
-    end = disc.center_x_px - disc.radius_x_px + (cell + 1) * width // _CELLS
+    cell = np.arange(CELLS, dtype=np.int64)
+    rows = disc.center_y_px - disc.radius_y_px + (2 * cell + 1) * height // (2 * CELLS)
+    begin = disc.center_x_px - disc.radius_x_px + cell * width // CELLS
+    end = disc.center_x_px - disc.radius_x_px + (cell + 1) * width // CELLS
     # a disc narrower than the lattice gives a cell the pixel that it lies in
     end = np.maximum(end, begin + 1)
     return rows.astype(np.int32), begin.astype(np.int32), end.astype(np.int32)
 
 
 def _inside(rows: Integers, begin: Integers, end: Integers, height: int, width: int) -> Bools:
-    offset = 2 * np.arange(_CELLS) + 1 - _CELLS
+    offset = 2 * np.arange(CELLS) + 1 - CELLS
     disc = offset[:, None] ** 2 + offset[None, :] ** 2 <= _INSIDE
     in_rows, in_columns = (rows >= 0) & (rows < height), (begin >= 0) & (end <= width)
     inside: Bools = disc & in_rows[:, None] & in_columns[None, :]
@@ -89,7 +89,7 @@ def _read_rows(
     rgb: Frame, rows: Integers, begin: Integers, end: Integers, inside: Bools
 ) -> tuple[Integers, NDArray[np.int64]]:
     """Levels of the cells (0 outside), and the histogram of green's second differences."""
-    levels = np.zeros((_CELLS, _CELLS, 3), np.int32)
+    levels = np.zeros((CELLS, CELLS, 3), np.int32)
     histogram = np.zeros(1021, np.int64)
     for i in np.flatnonzero(inside.any(axis=1)):
         columns = np.flatnonzero(inside[i])
@@ -118,7 +118,7 @@ def _ranked(values: Integers, permille: int) -> int:
 def _detail(green: Integers, inside: Bools) -> int:
     """How dark the dark lines are; only cells whose eight neighbours are inside count."""
     centre, whole = green[1:-1, 1:-1], inside[1:-1, 1:-1].copy()
-    last = _CELLS - 1
+    last = CELLS - 1
     for dy in (-1, 0, 1):
         for dx in (-1, 0, 1):
             whole &= inside[1 + dy : last + dy, 1 + dx : last + dx]
@@ -131,18 +131,15 @@ def _detail(green: Integers, inside: Bools) -> int:
 
 
 def _noise(histogram: NDArray[np.int64], width: int) -> int:
-    """Mean of the smaller three quarters of the second differences, per network pixel."""
+    """What pixel noise alone makes of `_detail`.
+
+    The smaller three quarters of the second differences have a mean of 1.2 standard deviations of
+    white noise; a cell's average over width / 96 pixels keeps the square root of their inverse, and
+    the detail of such cells is 2.3 of that. Squared: (16 * 2.3 / 1.2) ** 2 * 96 = 90283.
+    """
     keep = int(histogram.sum()) * 3 // 4
     if keep == 0:
         return 0
-    below = np.minimum(np.cumsum(histogram), keep)
-    kept = np.diff(below, prepend=0)
-    mean = 100 * int((kept * np.arange(len(histogram))).sum()) // keep
-    return mean * _NETWORK_PIXELS // max(width, _NETWORK_PIXELS)
-
-
-def _mosaic(levels: Integers, inside: Bools) -> tuple[Integers, Integers]:
-    side = _CELLS // MOSAIC
-    sums = levels.reshape(MOSAIC, side, MOSAIC, side, 3).sum(axis=(1, 3))
-    counts = inside.reshape(MOSAIC, side, MOSAIC, side).sum(axis=(1, 3))
-    return sums.astype(np.int32), counts.astype(np.int32)
+    kept = np.diff(np.minimum(np.cumsum(histogram), keep), prepend=0)
+    hundredths = 100 * int((kept * np.arange(len(histogram))).sum()) // keep
+    return isqrt(_NOISE_TO_DETAIL * hundredths * hundredths // (10000 * width))

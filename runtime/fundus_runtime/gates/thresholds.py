@@ -28,27 +28,29 @@ class GateThresholds:
 
     Attributes:
         min_visible_percent: part of the disc's bounding box that must be in the frame.
-        min_redness: red over green of the median cell; what is bluer is no retina.
         min_level: level of the median cell's red.
-        max_dark_percent: part of the disc that may be near black.
         max_clipped_percent: part of the disc that may be near full scale.
-        max_noise: noise left per network pixel, in levels.
+        min_warmth_percent: how much redder than blue the warmest tenth must be; less is no retina.
+        min_redness: red over green of the median cell; less is no retina.
+        max_shaded_percent: part of the disc that may be far darker than the rest.
+        max_noise: pixel noise, as the detail that it would feign, in levels.
         min_detail: how much darker than their surround the vessels are, in levels.
-        min_quality: score of detail, redness and level together, natural log odds.
+        min_quality: log odds of a gradable photograph, of detail, red and green together.
         min_side: log odds below which the side of the optic disc is not stated.
         min_same: correlation from which two photographs are the same one.
     """
 
-    min_visible_percent: float = 60.0
-    min_redness: float = 0.9
-    min_level: float = 20.0
-    max_dark_percent: float = 60.0
-    max_clipped_percent: float = 40.0
-    max_noise: float = 6.0
-    min_detail: float = 6.0
-    min_quality: float = -2.0
-    min_side: float = 1.0
-    min_same: float = 0.95
+    min_visible_percent: float = 50.0
+    min_level: float = 25.0
+    max_clipped_percent: float = 20.0
+    min_warmth_percent: float = 9.0
+    min_redness: float = 0.75
+    max_shaded_percent: float = 30.0
+    max_noise: float = 7.0
+    min_detail: float = 3.5
+    min_quality: float = 0.5
+    min_side: float = 1.5
+    min_same: float = 0.7
 
     def __post_init__(self) -> None:
         """Require finite numbers.

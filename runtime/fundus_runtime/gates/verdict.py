@@ -13,7 +13,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from fundus_runtime.gates.figures import figures_of
 from fundus_runtime.gates.fingerprint import Fingerprint, fingerprint, likeness
+from fundus_runtime.gates.gate_list import GateFigure, gate_figures
 from fundus_runtime.gates.laterality import side_score
 from fundus_runtime.gates.readings import GateReadings
 from fundus_runtime.gates.reference import measure
@@ -21,43 +23,10 @@ from fundus_runtime.gates.thresholds import GateThresholds
 from fundus_runtime.labels import EYES, Eye
 from fundus_runtime.preprocess import FieldOfView
 
-__all__ = ["GateFigure", "GateVerdict", "PairVerdict", "judge", "judge_pair", "verdict_of"]
+__all__ = ["GateVerdict", "PairVerdict", "judge", "judge_pair", "verdict_of"]
 
 Laterality = Literal["left", "right", "unknown"]
 DEFAULT_THRESHOLDS = GateThresholds()
-
-
-@dataclass(frozen=True)
-class GateFigure:
-    """One gate's answer.
-
-    Attributes:
-        name: of the figure.
-        value: measured.
-        threshold: the bound.
-        bound: whether the value must be ``at_least`` or ``at_most`` the threshold.
-        passed: whether it is.
-        reason: named reason of a refusal; None where passed.
-        hint: what the operator should do; None where passed.
-    """
-
-    name: str
-    value: float
-    threshold: float
-    bound: Literal["at_least", "at_most"]
-    passed: bool
-    reason: str | None = None
-    hint: str | None = None
-
-    def to_dict(self) -> dict[str, Any]:
-        """The figure as JSON values."""
-        return {
-            "name": self.name,
-            "value": self.value,
-            "threshold": self.threshold,
-            "bound": self.bound,
-            "passed": self.passed,
-        }
 
 
 @dataclass(frozen=True)
@@ -147,7 +116,7 @@ def verdict_of(
     declared_eye: Eye | None,
 ) -> GateVerdict:
     """The verdict on what was measured; see `judge`."""
-    figures = _figures(readings, field_of_view, thresholds)
+    figures = gate_figures(figures_of(readings, field_of_view), thresholds)
     refusing = next((figure for figure in figures if not figure.passed), None)
     score = side_score(readings)
     side = _laterality(score, thresholds.min_side)
@@ -186,33 +155,6 @@ def judge_pair(
         hint = f"no photograph of the {' and '.join(missing)} eye; take one, or refer the patient"
         return PairVerdict(False, "declared_eye_missing", hint, missing, like)
     return PairVerdict(True, likeness=like)
-
-
-def _figures(
-    readings: GateReadings, disc: FieldOfView, bounds: GateThresholds
-) -> tuple[GateFigure, ...]:
-    return (
-        _at_least(
-            "visible_percent",
-            disc.visible_permille / 10,
-            bounds.min_visible_percent,
-            "field_of_view_cut",
-            "part of the field of view is outside the picture; centre the pupil and retake",
-        ),
-        _at_least(
-            "detail",
-            readings.detail / 16,
-            bounds.min_detail,
-            "blurred",
-            "vessels are hardly visible; focus, keep the patient still, then retake",
-        ),
-    )
-
-
-def _at_least(name: str, value: float, threshold: float, reason: str, hint: str) -> GateFigure:
-    if value >= threshold:
-        return GateFigure(name, value, threshold, "at_least", passed=True)
-    return GateFigure(name, value, threshold, "at_least", passed=False, reason=reason, hint=hint)
 
 
 def _laterality(score: float, min_side: float) -> Laterality:

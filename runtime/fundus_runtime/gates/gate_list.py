@@ -1,0 +1,141 @@
+"""The gates of one photograph, in the order in which they are looked at.
+
+Each compares one figure with one bound, and has a reason in snake_case for programs and a hint for
+the operator.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from fundus_runtime.gates.figures import EyeFigures
+from fundus_runtime.gates.thresholds import GateThresholds
+
+__all__ = ["GATES", "Gate", "GateFigure", "gate_figures"]
+
+Bound = Literal["at_least", "at_most"]
+
+
+@dataclass(frozen=True)
+class Gate:
+    """One gate.
+
+    Attributes:
+        figure: field of `EyeFigures`.
+        threshold: field of `GateThresholds`.
+        bound: whether the figure must be ``at_least`` or ``at_most`` the threshold.
+        reason: why a photograph is refused.
+        hint: what the operator should do then.
+    """
+
+    figure: str
+    threshold: str
+    bound: Bound
+    reason: str
+    hint: str
+
+
+@dataclass(frozen=True)
+class GateFigure:
+    """One gate's answer.
+
+    Attributes:
+        name: of the figure.
+        value: measured.
+        threshold: its bound.
+        bound: whether the value must be ``at_least`` or ``at_most`` the threshold.
+        passed: whether it is.
+        reason: why the photograph is refused; None where passed.
+        hint: what the operator should do; None where passed.
+    """
+
+    name: str
+    value: float
+    threshold: float
+    bound: Bound
+    passed: bool
+    reason: str | None = None
+    hint: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The figure as JSON values; the value to four significant digits."""
+        return {
+            "name": self.name,
+            "value": float(f"{self.value:.4g}"),
+            "threshold": self.threshold,
+            "bound": self.bound,
+            "passed": self.passed,
+        }
+
+
+_NO_FUNDUS = "this does not have the colours of a retina; check what the camera looks at, retake"
+
+GATES: tuple[Gate, ...] = (
+    Gate(
+        "visible_percent",
+        "min_visible_percent",
+        "at_least",
+        "field_of_view_cut",
+        "much of the field of view is outside the picture; centre the pupil and retake",
+    ),
+    # colours say little in the dark, and nothing where they are clipped
+    Gate(
+        "level",
+        "min_level",
+        "at_least",
+        "underexposed",
+        "too dark; raise the flash, wait for the pupil to widen, then retake",
+    ),
+    Gate(
+        "clipped_percent",
+        "max_clipped_percent",
+        "at_most",
+        "overexposed",
+        "too bright; lower the flash, mind reflections of lashes and lens, then retake",
+    ),
+    Gate("warmth_percent", "min_warmth_percent", "at_least", "no_fundus", _NO_FUNDUS),
+    Gate("redness", "min_redness", "at_least", "no_fundus", _NO_FUNDUS),
+    Gate(
+        "shaded_percent",
+        "max_shaded_percent",
+        "at_most",
+        "partly_dark",
+        "part of the retina is in shadow; open the lid wider, centre the pupil, then retake",
+    ),
+    Gate(
+        "noise",
+        "max_noise",
+        "at_most",
+        "noisy",
+        "the picture is noisy; raise the flash and lower the gain, then retake",
+    ),
+    Gate(
+        "detail",
+        "min_detail",
+        "at_least",
+        "blurred",
+        "hardly a vessel can be seen; focus, keep the eye still, clean the lens, then retake",
+    ),
+    Gate(
+        "quality",
+        "min_quality",
+        "at_least",
+        "poor_contrast",
+        "too little contrast, as of haze or a small pupil; focus, let the pupil widen, then retake",
+    ),
+)
+
+
+def gate_figures(figures: EyeFigures, thresholds: GateThresholds) -> tuple[GateFigure, ...]:
+    """Every gate's answer, in the order of `GATES`."""
+    return tuple(_answer(gate, figures, thresholds) for gate in GATES)
+
+
+def _answer(gate: Gate, figures: EyeFigures, thresholds: GateThresholds) -> GateFigure:
+    value: float = getattr(figures, gate.figure)
+    threshold: float = getattr(thresholds, gate.threshold)
+    passed = value >= threshold if gate.bound == "at_least" else value <= threshold
+    if passed:
+        return GateFigure(gate.figure, value, threshold, gate.bound, passed)
+    return GateFigure(gate.figure, value, threshold, gate.bound, passed, gate.reason, gate.hint)

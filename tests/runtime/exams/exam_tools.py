@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -29,6 +30,7 @@ class Hindered:
     held: threading.Event | None = None
     began: threading.Event = field(default_factory=threading.Event)
     encoded: list[tuple[str, ...]] = field(default_factory=list)
+    cpus: list[set[int]] = field(default_factory=list)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.real, name)
@@ -39,8 +41,10 @@ class Hindered:
             assert self.held.wait(LONG_S)
         if self.failures:
             raise self.failures.pop(0)
+        answer = self.real.encode(images, eyes)
         self.encoded.append(tuple(eyes))
-        return self.real.encode(images, eyes)
+        self.cpus.append(os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set())
+        return answer
 
 
 def without_times(result: ExamResult) -> dict[str, Any]:

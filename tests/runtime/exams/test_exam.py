@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 import time
+import weakref
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +15,7 @@ from exam_tools import BLACK, LONG_S, examined, wait_until, without_times
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fundus_runtime.engine import Encoding
 from fundus_runtime.errors import (
     ExamClosedError,
     ExamEyeError,
@@ -20,7 +24,10 @@ from fundus_runtime.errors import (
     ImageError,
     UsageError,
 )
+from fundus_runtime.gates import GateThresholds
 from fundus_runtime.labels import EYES
+from fundus_runtime.photograph import read_photograph
+from fundus_runtime.prepared import PreparedEye
 from fundus_runtime.screener import Screener
 
 
@@ -62,6 +69,26 @@ def test_verdict_comes_at_once_and_the_frame_is_free_again(hindered, draw) -> No
         result = exam.result(LONG_S)
     assert without_times(result) == expected
     assert backend.encoded[1:] == [("left",), ("right",)]
+
+
+def test_exam_keeps_no_frame_and_no_input_of_what_it_has_encoded(hindered, draw) -> None:
+    screener, backend = hindered
+    backend.held = threading.Event()
+    with screener.begin() as exam:
+        frame = draw("D")
+        seen = weakref.ref(frame)
+        exam.add("left", frame, color="rgb")
+        exam.declare_absent("right")
+        del frame
+        assert seen() is None
+        backend.held.set()
+        wait_until(lambda: backend.encoded == [("left",)])
+        gc.collect()
+        held = [one for one in gc.get_objects() if isinstance(one, PreparedEye | Encoding)]
+        inputs = [vars(one).get("tensor", vars(one).get("_tensor")) for one in held]
+        assert len(inputs) >= 3
+        assert not [one for one in inputs if one is not None]
+        assert exam.result(LONG_S).findings == ("D",)
 
 
 def test_channel_order_is_stated_and_heeded(screener, draw) -> None:
@@ -133,6 +160,21 @@ def test_same_photograph_twice_is_never_normal(screener, draw) -> None:
     assert not result.decisions["N"].present
     pair = screener.screen(draw("N"), draw("N"), color="rgb")
     assert without_times(result) == without_times(pair)
+
+
+def test_real_eyes_answer_an_exam_bit_for_bit_as_a_pair(
+    fundus_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("FUNDUS_BUNDLE", raising=False)
+    lefts = sorted((fundus_data / "odir").rglob("*_left.jpg"))[:12]
+    assert lefts
+    with Screener.open(threads=2, gates=GateThresholds()) as shipped:
+        for left in lefts:
+            right = left.with_name(left.name.replace("_left", "_right"))
+            frames = [read_photograph(path) for path in (left, right) if path.exists()]
+            frames += [None] * (2 - len(frames))
+            pair = shipped.screen(*frames, color="rgb")
+            assert without_times(examined(shipped, *frames)) == without_times(pair)
 
 
 def test_two_absent_eyes_are_an_ungradable_exam(screener) -> None:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import gc
+import os
 import threading
 
 import pytest
-from exam_tools import LONG_S, examined, in_background, wait_until, without_times
+from exam_tools import LONG_S, Hindered, examined, in_background, wait_until, without_times
 
+from fundus_runtime.backends.onnxruntime import OnnxRuntimeBackend
+from fundus_runtime.backends.settings import EngineSettings
+from fundus_runtime.bundle import Bundle
 from fundus_runtime.errors import (
     EngineError,
     ExamClosedError,
@@ -217,3 +221,21 @@ def test_two_threads_that_ask_get_one_and_the_same_result(hindered, draw) -> Non
         answers = [wait() for wait in asking]
     assert all(isinstance(answer, ExamResult) for answer in answers)
     assert len({id(answer) for answer in answers}) == 1
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="no affinity on this system")
+def test_the_encoding_thread_keeps_to_its_cpu_and_the_callers_are_left_alone(
+    shared_bundle, draw
+) -> None:
+    allowed = os.sched_getaffinity(0)
+    first = min(allowed)
+    bundle = Bundle.open(shared_bundle)
+    graphs = bundle.manifest.graphs_for("cpu")
+    real = OnnxRuntimeBackend(*bundle.graph_bytes(graphs), size=64, class_count=8, threads=1)
+    backend = Hindered(real)
+    point = bundle.manifest.operating_points.get()
+    pinned = EngineSettings(affinity=(first,))
+    with Screener(bundle, backend, graphs, point, settings=pinned) as opened:
+        assert examined(opened, draw("D"), None).findings == ("D",)
+    assert backend.cpus == [{first}]
+    assert os.sched_getaffinity(0) == allowed

@@ -18,6 +18,8 @@ from fundus_runtime.bundle import Bundle
 from fundus_runtime.certificate import certificate_of
 from fundus_runtime.errors import FundusError
 from fundus_runtime.golden import check_golden
+from fundus_runtime.plan_key import PlanKey
+from fundus_runtime.plans import found_keys
 from fundus_runtime.trusted_keys import TrustedKeys
 from fundus_runtime.version import __version__
 
@@ -25,6 +27,8 @@ __all__ = ["examine", "format_findings"]
 
 _TEGRA_RELEASE = Path("/etc/nv_tegra_release")
 _NVIDIA_SMI_SECONDS = 10
+# Two builds of the same module.
+_ONNX_RUNTIMES = ("onnxruntime", "onnxruntime-gpu")
 
 
 def examine(bundle: str | Path | None = None) -> dict[str, Any]:
@@ -40,7 +44,11 @@ def examine(bundle: str | Path | None = None) -> dict[str, Any]:
         "versions": _versions(),
         "machine": _machine(),
         "cpu_features": _cpu_features(),
-        "engines": {"onnxruntime": _onnxruntime(), "tensorrt": _module("tensorrt")},
+        "engines": {
+            "onnxruntime": _onnxruntime(),
+            "tensorrt": _module("tensorrt"),
+            "device_memory": _device_memory(),
+        },
         "gpu": _gpu(),
         "trusted_keys": _trusted_keys(),
         "bundle": _bundle(bundle),
@@ -135,7 +143,29 @@ def _onnxruntime() -> dict[str, Any]:
         providers = list(sys.modules["onnxruntime"].get_available_providers())
     if not found["installed"]:
         found["problem"] = 'not installed; pip install "fundus-edge[cpu]"'
+    elif all(map(_has_distribution, _ONNX_RUNTIMES)):
+        found["problem"] = (
+            f"{' and '.join(_ONNX_RUNTIMES)} are both installed and overwrite each other; "
+            f"pip uninstall {' '.join(_ONNX_RUNTIMES)}, then install one of them again"
+        )
     return {**found, "providers": providers}
+
+
+def _has_distribution(name: str) -> bool:
+    try:
+        importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+def _device_memory() -> dict[str, Any]:
+    """What the backend `tensorrt` takes device memory through."""
+    for name in ("cuda.bindings.driver", "cuda.cuda", "pycuda.driver"):
+        found = _module(name)
+        if found["installed"]:
+            return {**found, "module": name}
+    return {"installed": False, "version": None, "problem": None, "module": None}
 
 
 def _gpu() -> dict[str, Any]:
@@ -203,7 +233,16 @@ def _bundle(path: str | Path | None) -> dict[str, Any]:
         "preprocess_sha256": manifest.spec.sha256,
         "certificates": _certificates(bundle),
         "golden": _golden(bundle),
+        "plans": [_in_words(key, bundle) for key in found_keys(bundle)],
     }
+
+
+def _in_words(key: PlanKey, bundle: Bundle) -> str:
+    void = "" if key.bundle_sha256 == bundle.sha256 else "VOID, of another state of the bundle: "
+    return (
+        f"{void}{key.precision} from {key.dialect}, batches up to {key.max_batch}, for "
+        f"{key.device.in_words()}"
+    )
 
 
 def _certificates(bundle: Bundle) -> dict[str, str]:

@@ -16,7 +16,8 @@ import os
 import re
 import shlex
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,7 @@ __all__ = [
     "Plans",
     "build_command",
     "built_precisions",
+    "found_keys",
     "graph_hashes",
     "plans_folder",
     "read_plans",
@@ -127,20 +129,22 @@ def read_plans(
     )
 
 
-def built_precisions(bundle: Bundle, device: Device) -> tuple[str, ...]:
-    """In which precisions there are plans of this bundle for this device, in order of their names.
+def found_keys(bundle: Bundle) -> Iterator[PlanKey]:
+    """What the plans that lie with a bundle say they are, those that were built last first.
 
-    Nothing is verified here but what they say they are; `read_plans` does that.
+    Nothing else of them is verified, as `read_plans` does; folders without a sound report are left
+    out.
     """
-    found = set()
     for folder in _newest_first(plans_folder(bundle)):
-        try:
-            key = _key_of(folder, read_report(folder))
-        except PlanError:  # told by read_plans, if nothing else fits
-            continue
-        if (key.bundle_sha256, key.device) == (bundle.sha256, device):
-            found.add(key.precision)
-    return tuple(sorted(found))
+        with suppress(PlanError):  # told by read_plans, if nothing else fits
+            yield _key_of(folder, read_report(folder))
+
+
+def built_precisions(bundle: Bundle, device: Device) -> tuple[str, ...]:
+    """In which precisions there are plans of this bundle for this device, ordered by name."""
+    wanted = bundle.sha256, device
+    keys = (key for key in found_keys(bundle) if (key.bundle_sha256, key.device) == wanted)
+    return tuple(sorted({key.precision for key in keys}))
 
 
 def read_report(folder: Path) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import os
 import sys
@@ -9,8 +10,11 @@ import onnxruntime
 import pytest
 
 import fundus_runtime.doctor as doctor
+from fundus_runtime.bundle import Bundle
 from fundus_runtime.commands.screen import main
 from fundus_runtime.doctor import examine, format_findings
+from fundus_runtime.plan_key import Device, PlanKey
+from fundus_runtime.plan_writer import write_plans
 from fundus_runtime.version import __version__
 
 
@@ -71,6 +75,30 @@ def test_missing_and_broken_engines_are_part_of_the_report(
     assert findings["engines"]["onnxruntime"]["installed"] is False
     assert findings["cpu_features"]["native_core"] is None
     assert format_findings(findings)
+
+
+def test_both_builds_of_onnx_runtime_at_once_are_told(shared_bundle, monkeypatch) -> None:
+    real = importlib.metadata.version
+    monkeypatch.setattr(
+        importlib.metadata,
+        "version",
+        lambda name: "1.31.1" if name == "onnxruntime-gpu" else real(name),
+    )
+    problem = examine(shared_bundle)["engines"]["onnxruntime"]["problem"]
+    assert "onnxruntime and onnxruntime-gpu are both installed and overwrite each other" in problem
+
+
+def test_plans_of_the_bundle_are_listed_and_void_ones_are_named(bundle_copy) -> None:
+    bundle = Bundle.open(bundle_copy)
+    orin = Device("Orin", (8, 7), "10.3.0", "12.6")
+    plans = {"encoder": b"plan", "head": b"plan"}
+    for sha256, precision in ((bundle.sha256, "fp32"), ("0" * 64, "tf32")):
+        write_plans(bundle, PlanKey(orin, precision, "fp32", 2, sha256), plans, {})
+    words = "batches up to 2, for Orin (sm_87), TensorRT 10.3.0, CUDA driver 12.6"
+    assert sorted(examine(bundle_copy)["bundle"]["plans"]) == [
+        f"VOID, of another state of the bundle: tf32 from fp32, {words}",
+        f"fp32 from fp32, {words}",
+    ]
 
 
 def test_failing_nvidia_smi_is_no_crash(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ to device memory, and one caller is served at a time.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from threading import Lock
 from typing import Any
 
@@ -78,10 +79,7 @@ class OnnxRuntimeBackend:
         self._class_count = class_count
         self._provider = provider
         self._threads = settings.thread_count if provider == "cpu" else 1
-        sessions = {
-            graph: open_session(graph, data, provider, settings)
-            for graph, data in (("encoder", encoder), ("head", head))
-        }
+        sessions = _open_both({"encoder": encoder, "head": head}, provider, settings)
         self._inputs, self._outputs = require_interface(
             sessions["encoder"], sessions["head"], size=size, class_count=class_count
         )
@@ -146,6 +144,22 @@ class OnnxRuntimeBackend:
                     "check the bundle with fundus-screen doctor and the device's memory"
                 )
         return values
+
+
+def _open_both(
+    graphs: Mapping[str, bytes], provider: Provider, settings: EngineSettings
+) -> dict[str, Any]:
+    """Sessions by graph; loading mostly optimises on one thread, so that a CPU loads both at once.
+
+    A GPU's libraries are loaded by the first, and printed about, one at a time.
+    """
+    together = provider == "cpu" and settings.thread_count > 1
+    with ThreadPoolExecutor(len(graphs) if together else 1) as pool:
+        opening = {
+            graph: pool.submit(open_session, graph, data, provider, settings)
+            for graph, data in graphs.items()
+        }
+        return {graph: session.result() for graph, session in opening.items()}
 
 
 def _run_of(session: Any, outputs: Names, provider: Provider, settings: EngineSettings) -> Run:

@@ -6,7 +6,7 @@ PYTEST_FLAGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 PACKAGES := runtime/fundus_runtime training/fundus_training export/fundus_export
-NATIVE := $(shell find runtime/native -name '*.[ch]pp' -o -name CMakeLists.txt)
+NATIVE := $(shell find runtime/native -name '*.[ch]pp' -o -name '*.cu' -o -name CMakeLists.txt)
 BUILD_INPUTS := pyproject.toml constraints.txt CMakeLists.txt $(NATIVE)
 
 # The pins hold inside pip's isolated builds too; old pip reads the first name, new pip the second.
@@ -18,15 +18,15 @@ export PIP_BUILD_CONSTRAINT := $(CONSTRAINTS)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test-install test test-native test-sanitizers test-wheel test-tensorrt test-gpu bench-check \
-  check format ship-bundle clean
-
+.PHONY: help demo test-install test test-native test-sanitizers test-cuda-build test-wheel \
+  test-tensorrt test-gpu bench-check check format ship-bundle clean
 help:
 	@echo 'make demo          install the runtime, screen a fundus photograph, write demo/'
 	@echo 'make test          install what tests need and run every test'
 	@echo 'make test-install  the first half of it'
 	@echo 'make test-native   the C++ core alone, warnings as errors'
 	@echo 'make test-sanitizers  the same with sanitizers, and $(FUZZ_INPUTS) fuzzed frames'
+	@echo 'make test-cuda-build  its CUDA twin, where nvcc is; runs it where a GPU is'
 	@echo 'make test-wheel    build sdist and wheels, run the runtime tests from them on each Python'
 	@echo 'make test-tensorrt the TensorRT builder against the real TensorRT 8.5.3.1 (2 GB, no GPU)'
 	@echo 'make test-gpu      build and run real engines: FUNDUS_REQUIRE_GPU=1 make test-gpu'
@@ -41,7 +41,7 @@ demo: $(VENV)/.demo-installed
 
 test-install: $(VENV)/.test-installed
 
-test: test-install test-native test-wheel
+test: test-install test-native test-cuda-build test-wheel
 	$(BIN)/pytest $(PYTEST_FLAGS)
 
 test-native: test-install
@@ -55,6 +55,15 @@ test-sanitizers: test-install
 	PATH="$(CURDIR)/$(BIN):$$PATH" && cmake --preset sanitizers --log-level=WARNING \
 	  && cmake --build --preset sanitizers && ctest --preset sanitizers
 	build/sanitizers/runtime/native/fundus_fuzz_geometry $(FUZZ_INPUTS) $(FUZZ_SEED)
+
+# Compiles the kernels for every GPU that they are for, warnings as errors, the binding too.
+test-cuda-build: test-install
+	@if ! command -v "$${CUDACXX:-nvcc}" >/dev/null; then \
+	  echo 'test-cuda-build: skipped, no CUDA compiler (nvcc) on the path'; exit 0; fi; \
+	set -e; PATH="$(CURDIR)/$(BIN):$$PATH"; \
+	cmake --preset cuda --log-level=WARNING -DPython_EXECUTABLE="$(CURDIR)/$(BIN)/python"; \
+	cmake --build --preset cuda; ctest --preset cuda -R cuda; \
+	FUNDUS_CUDA_BUILD=build/cuda pytest -q -m 'not needs_gpu' tests/runtime/test_preprocess_cuda.py
 
 test-wheel: test-install
 	.ci/test-wheel
@@ -78,12 +87,12 @@ check: test-install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/clang-format --dry-run -Werror $(filter %.cpp %.hpp,$(NATIVE))
+	$(BIN)/clang-format --dry-run -Werror $(filter %.cpp %.hpp %.cu,$(NATIVE))
 
 format: test-install
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
-	$(BIN)/clang-format -i $(filter %.cpp %.hpp,$(NATIVE))
+	$(BIN)/clang-format -i $(filter %.cpp %.hpp %.cu,$(NATIVE))
 
 # The shipped bundle is trusted by this hash alone, so that recording it is a step of its own.
 ship-bundle:

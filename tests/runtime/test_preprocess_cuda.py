@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import sysconfig
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -226,7 +227,7 @@ def test_a_core_built_with_cuda_finds_a_gpu_or_says_why_not() -> None:
     folder = os.environ.get("FUNDUS_CUDA_BUILD")
     if not folder:
         pytest.skip("needs what `make test-cuda-build` builds: FUNDUS_CUDA_BUILD names no folder")
-    (core,) = Path(folder).rglob("_native*.so")
+    (core,) = Path(folder).rglob("_native" + str(sysconfig.get_config_var("EXT_SUFFIX")))
     command = [sys.executable, "-W", "error", "-c", ASK_BUILT_CORE, str(core)]
     answer = subprocess.run(command, capture_output=True, text=True, check=False)
     assert answer.returncode == 0, answer.stderr

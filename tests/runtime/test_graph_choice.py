@@ -1,4 +1,4 @@
-"""Which form runs on a CPU: the one whose answers are exact there, and nothing in silence."""
+"""Which form runs on a device: the one whose answers are exact there, and nothing in silence."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fundus_runtime import _native
 from fundus_runtime.backends.onnxruntime import OnnxRuntimeBackend
 from fundus_runtime.bundle import Bundle
 from fundus_runtime.errors import BundleError, EngineError
-from fundus_runtime.graph_choice import graphs_for_cpu
+from fundus_runtime.graph_choice import CUDA, TENSORRT, graphs_for_cpu, graphs_for_gpu
 from fundus_runtime.manifest import Manifest
 from fundus_runtime.screener import Screener
 
@@ -176,3 +176,82 @@ def test_logits_are_read_with_the_calibration_of_the_graphs_that_ran(make_declar
 def test_malformed_entries_are_refused(make_declared, key: str, value: Any, words: str) -> None:
     with pytest.raises(BundleError, match=words):
         make_declared(change=lambda manifest: manifest["graphs"]["fp16"].update({key: value}))
+
+
+def _gpu_forms(*dialects: str) -> Change:
+    def change(manifest: dict[str, Any]) -> None:
+        plain = manifest["graphs"]["fp16"]
+        manifest["graphs"] |= {
+            name: {**plain, "dialect": name, "precision": name.split("-")[0]} for name in dialects
+        }
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("kind", "dialects", "chosen"),
+    [
+        (CUDA, ("int8-trt", "fp32"), "fp16"),
+        (TENSORRT, ("int8-trt", "fp32"), "int8-trt"),
+        (TENSORRT, ("fp32",), "fp16"),
+    ],
+)
+def test_a_gpu_takes_the_fastest_form_that_it_runs_as_written(
+    make_declared, kind: str, dialects: tuple[str, ...], chosen: str
+) -> None:
+    choice = graphs_for_gpu(make_declared(change=_gpu_forms(*dialects)).manifest, kind)
+    assert (choice.graphs.name, choice.degraded_reason) == (chosen, None)
+
+
+@pytest.mark.parametrize("kind", [CUDA, TENSORRT])
+def test_what_the_bundle_declares_for_a_gpu_comes_first(make_declared, kind: str) -> None:
+    def change(manifest: dict[str, Any]) -> None:
+        _gpu_forms("int8-trt", "fp32")(manifest)
+        manifest["default_graphs"][kind] = "fp32"
+
+    assert graphs_for_gpu(make_declared(change=change).manifest, kind).graphs.name == "fp32"
+
+
+@pytest.mark.parametrize(
+    ("kind", "precision", "dialect"),
+    [
+        (CUDA, "fp16", "fp16"),
+        (CUDA, "fp32", "fp32"),
+        (CUDA, "tf32", "fp32"),
+        (TENSORRT, "int8", "int8-trt"),
+        (TENSORRT, "tf32", "fp32"),
+    ],
+)
+def test_a_named_precision_on_a_gpu_is_its_own_dialect(
+    make_declared, kind: str, precision: Any, dialect: str
+) -> None:
+    manifest = make_declared(change=_gpu_forms("int8-trt", "fp32")).manifest
+    assert graphs_for_gpu(manifest, kind, precision=precision).graphs.dialect == dialect
+
+
+@pytest.mark.parametrize(
+    ("kind", "precision", "words"),
+    [
+        (CUDA, "int8", "int8 does not run on cuda: .* no kernels for quantised graphs"),
+        (TENSORRT, "fp32", "fp32 does not run on tensorrt: .* always allows TF32"),
+    ],
+)
+def test_what_a_provider_would_run_otherwise_than_written_is_refused(
+    make_declared, kind: str, precision: Any, words: str
+) -> None:
+    manifest = make_declared(change=_gpu_forms("int8-trt", "fp32")).manifest
+    with pytest.raises(EngineError, match=words):
+        graphs_for_gpu(manifest, kind, precision=precision)
+
+
+def test_a_bundle_without_a_form_for_a_gpu_says_what_it_has(make_declared) -> None:
+    def change(manifest: dict[str, Any]) -> None:
+        del manifest["graphs"]["fp16"]
+
+    manifest = make_declared(fallback=None, change=change).manifest
+    with pytest.raises(
+        BundleError, match=r"has \['int8-cpu'\], of which the provider cuda runs none"
+    ):
+        graphs_for_gpu(manifest, CUDA)
+    with pytest.raises(BundleError, match="fp16 on tensorrt runs the dialect fp16"):
+        graphs_for_gpu(manifest, TENSORRT, precision="fp16")

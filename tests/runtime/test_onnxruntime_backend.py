@@ -8,6 +8,7 @@ import pytest
 
 from fundus_runtime.backends.onnxruntime import OnnxRuntimeBackend, default_threads
 from fundus_runtime.backends.protocol import encoded_eyes
+from fundus_runtime.backends.settings import EngineSettings
 from fundus_runtime.errors import EngineError, EngineMissingError, UsageError
 from fundus_runtime.labels import EYES
 
@@ -178,6 +179,27 @@ def test_missing_engine_names_the_extra_to_install(graphs, monkeypatch: pytest.M
 
 def test_default_threads_stay_within_the_machine() -> None:
     assert 1 <= default_threads() <= 4
+
+
+def test_a_graphs_bytes_are_not_kept(graphs) -> None:
+    encoder = graphs["encoder"]()
+    before = sys.getrefcount(encoder)
+    backend = OnnxRuntimeBackend(encoder, graphs["head"](), size=SIZE, class_count=CLASSES)
+    assert sys.getrefcount(encoder) == before
+    assert backend.encode(images(1), ["left"]).features.shape == (1, 3, 8, 8)
+    backend.close()
+
+
+def test_threads_are_said_in_one_place(graphs) -> None:
+    with pytest.raises(UsageError, match="beside settings"):
+        OnnxRuntimeBackend(
+            graphs["encoder"](),
+            graphs["head"](),
+            size=SIZE,
+            class_count=CLASSES,
+            threads=1,
+            settings=EngineSettings(threads=2),
+        )
 
 
 def test_no_threads_at_all_are_refused(graphs) -> None:

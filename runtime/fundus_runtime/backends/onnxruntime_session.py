@@ -64,6 +64,9 @@ def open_session(graph: str, data: bytes, provider: Provider, settings: EngineSe
     except Exception as error:  # the engine's exceptions share no public base
         raise _refusal(runtime, graph, provider, error, missing) from error
     _require_provider(graph, session.get_providers(), provider)
+    if hasattr(session, "_model_bytes"):
+        # kept for loading again elsewhere, which never happens here, and as large as the model
+        session._model_bytes = None
     return session
 
 

@@ -96,6 +96,20 @@ def test_an_encoder_may_treat_the_eyes_differently_and_say_nothing_of_one_alone(
         backend.encode(images(2), ["left"])
 
 
+def test_maps_of_an_eye_are_handed_on(
+    bundle: Bundle, machine: Callable[..., Machine], beside: Any
+) -> None:
+    made, options = machine("10.3.0"), EngineOptions("fp32", max_batch=MAX_BATCH)
+    encoder = beside("tiny").mapped_encoder(CLASSES)
+    plan, _ = _build("encoder", encoder, typed_strategy("fp32"), options, made)
+    backend = open_backend(made, {**plans_of(bundle, made), "encoder": plan})
+
+    encoded = backend.encode(images(3), ["left"] * 3)
+    assert encoded.maps is not None
+    assert encoded.maps.shape == (3, CLASSES, SIZE // 4, SIZE // 4)
+    np.testing.assert_allclose(encoded.maps.mean((2, 3)), encoded.logits, atol=1e-5)
+
+
 def test_it_says_what_it_is(backend: TensorRTBackend, made: Machine) -> None:
     assert (backend.name, backend.threads) == ("tensorrt", 1)
     assert backend.provider == f"TensorRT {made.features.version} on Orin (sm_87)"

@@ -28,10 +28,13 @@ from fundus_export.tensorrt.options import PRECISIONS, EngineOptions, Precision
 from fundus_export.tensorrt.report import EngineReport
 from fundus_export.tensorrt.strategy import choose_strategy
 from fundus_runtime.backends.onnxruntime import OnnxRuntimeBackend
+from fundus_runtime.backends.open import open_engine
+from fundus_runtime.backends.settings import EngineSettings
 from fundus_runtime.backends.tensorrt import TensorRTBackend
 from fundus_runtime.backends.tensorrt_install import import_tensorrt
 from fundus_runtime.bundle import Bundle
 from fundus_runtime.errors import PlanError
+from fundus_runtime.labels import EYES
 from fundus_runtime.plan_key import Device
 from fundus_runtime.plans import PLANS_VARIABLE, read_plans
 from fundus_runtime.shipped import default_bundle
@@ -128,6 +131,21 @@ def test_a_timing_cache_that_is_none_is_refused_and_kept(bundle: Bundle, tmp_pat
     with pytest.raises(ExportError, match=r"refuses the timing cache"):
         build(bundle, "fp16", timing_cache=cache)
     assert cache.read_bytes().startswith(b"this was never")
+
+
+def test_a_screeners_engine_replays_cuda_graphs(bundle: Bundle) -> None:
+    """Graphs are captured, checked against runs without them, and answer batches in turn."""
+    build(bundle, "fp16")
+    opened = open_engine(bundle, "tensorrt")
+    plain = open_engine(bundle, "tensorrt", settings=EngineSettings(cuda_graphs=False))
+    assert (opened.precision, opened.degraded_reason) == ("fp16", None)
+    for seed, count in enumerate((1, 2, 1, 2)):
+        images = np.random.default_rng(seed).normal(0, 1, (count, 3, 64, 64)).astype(np.float32)
+        came = opened.backend.encode(images, EYES[:count])
+        expected = plain.backend.encode(images, EYES[:count])
+        np.testing.assert_allclose(came.features, expected.features, rtol=1e-3, atol=1e-3)
+    for one in (opened, plain):
+        one.backend.close()
 
 
 def test_larger_batches_are_taken_whole(bundle: Bundle) -> None:

@@ -147,6 +147,25 @@ def encoder(dialect: str, classes: int) -> bytes:
     )
 
 
+def mapped_encoder(classes: int) -> bytes:
+    """An FP32 encoder that tells of each cell what it says of the whole eye."""
+    graph = Tiny("fp32")
+    features = graph.convolution("image", "/conv", _random(1, CHANNELS, 3, 4, 4), stride=4)
+    weights = _random(2, classes, CHANNELS, 1, 1)
+    maps = graph.node("Conv", [features, graph.real("/eye.weight", weights)], "/eye")
+    graph.out(graph.mean(maps, "/eye_mean"), "eye_logits")
+    graph.out(maps, "eye_maps")
+    graph.out(features, "features")
+    return graph.model(
+        [_value("image", "N", 3, SIZE, SIZE)],
+        [
+            _value("features", "N", CHANNELS, CELLS, CELLS),
+            _value("eye_logits", "N", classes),
+            _value("eye_maps", "N", classes, CELLS, CELLS),
+        ],
+    )
+
+
 def sided_encoder() -> bytes:
     """An FP32 encoder that treats the eyes differently and says nothing of one alone."""
     graph = Tiny("fp32")

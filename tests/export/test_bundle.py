@@ -391,6 +391,24 @@ def test_data_without_the_checkpoints_patients_is_refused(
     assert not (tmp_path / "tiny").exists()
 
 
+def test_data_of_other_classes_is_refused(
+    trained: Any,
+    run_export: Callable[..., int],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    shutil.copytree(trained.data, tmp_path / "odir")
+    table = tmp_path / "odir" / "full_df.csv"
+    header, rows = table.read_text(encoding="utf-8").split("\n", 1)
+    table.write_text(f"{header.strip().removesuffix('O')}X\n{rows}", encoding="utf-8")
+    options = ["--checkpoint", trained.checkpoint, "--out", tmp_path / "tiny"]
+    assert run_export(*options, "--data", tmp_path / "odir", "--cache-dir", tmp_path / "c") == 1
+    said = capsys.readouterr().err
+    assert "Traceback" not in said
+    assert str(tmp_path / "odir") in said
+    assert not (tmp_path / "tiny").exists()
+
+
 @pytest.mark.parametrize(
     "arguments", [[], ["bundle"], ["bundle", "--precision", "fp8"], ["bundle", "--pairs", "0"]]
 )

@@ -481,16 +481,37 @@ def test_limits_that_are_none_are_refused(
 
 
 @pytest.mark.usefixtures("known")
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (
+            lambda values: values["graphs"].update(head="0" * 64),
+            "the recipe was made for the FP32 head 000000000000",
+        ),
+        (
+            lambda values: values.update(preprocess_sha256="0" * 64),
+            "was measured through preprocessing 000000000000",
+        ),
+        (lambda values: values.pop("ranges"), "is no recipe"),
+    ],
+    ids=["graphs", "preprocessing", "keys"],
+)
 def test_a_recipe_of_another_model_is_refused(
-    int8: Path, trained: Any, run_export: Callable[..., int], tmp_path: Path, capsys: Any
+    int8: Path,
+    trained: Any,
+    run_export: Callable[..., int],
+    tmp_path: Path,
+    capsys: Any,
+    change: Callable[[dict[str, Any]], Any],
+    words: str,
 ) -> None:
     values = json.loads((int8 / RECIPE_NAME).read_bytes())
-    values["graphs"]["head"] = "0" * 64
+    change(values)
     recipe = tmp_path / "recipe.json"
     recipe.write_text(json.dumps(values), encoding="utf-8")
     options = ("--checkpoint", trained.checkpoint, "--out", tmp_path / "tiny")
     assert run_export(*options, "--precision", "int8", "--recipe", recipe) == 1
-    _refused(capsys, tmp_path, "the recipe was made for the FP32 head 000000000000")
+    _refused(capsys, tmp_path, words)
 
 
 @pytest.mark.usefixtures("known")

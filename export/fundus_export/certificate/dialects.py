@@ -22,6 +22,7 @@ from fundus_export.certificate.evidence import (
 from fundus_export.certificate.half_emulation import emulate_half, has_half
 from fundus_export.certificate.layer_errors import LayerError, measure_layer_errors
 from fundus_export.certificate.limits import CertificateLimits
+from fundus_export.dialect_check import model_from_bytes
 from fundus_export.errors import ExportError
 from fundus_export.graphs import GraphBytes, export_graphs
 from fundus_runtime import _native
@@ -69,6 +70,7 @@ def certify_dialects(
             patients are refused.
     """
     names = _chosen(bundle, dialects)
+    _require_models(bundle, names)
     checkpoint = load_bundle_checkpoint(bundle, checkpoint_file)
     evidence = gather_evidence(
         checkpoint,
@@ -81,7 +83,7 @@ def certify_dialects(
     certificates = {}
     for name in names:
         graphs = bundle.manifest.graphs[name]
-        errors = _layer_errors(bundle, graphs, checkpoint, evidence, layer_pairs, progress)
+        # the backend refuses graphs that are not ours, before anything is measured on them
         backend, provider = open_on_cpu(
             *bundle.graph_bytes(graphs),
             size=checkpoint.spec.size,
@@ -94,7 +96,9 @@ def certify_dialects(
                 subject_of(bundle, graphs, provider=provider, engine=_engine()),
                 limits=limits,
                 seed=seed,
-                layer_errors=errors,
+                layer_errors=_layer_errors(
+                    bundle, graphs, checkpoint, evidence, layer_pairs, progress
+                ),
                 resamples=resamples,
                 progress=progress,
             )
@@ -126,6 +130,15 @@ def _chosen(bundle: Bundle, dialects: Sequence[str]) -> list[str]:
             f"bundle {bundle.path} has no {', '.join(unknown)}; it has {', '.join(there)}"
         )
     return [name for name in there if not dialects or name in dialects]
+
+
+def _require_models(bundle: Bundle, names: Sequence[str]) -> None:
+    """Refuse files that are no ONNX models, before patients are prepared for many minutes."""
+    for name in names:
+        pair = bundle.manifest.graphs[name]
+        files = (pair.encoder, pair.head)
+        for file, data in zip(files, bundle.graph_bytes(pair), strict=True):
+            model_from_bytes(data, f"{file} of {bundle.path}")
 
 
 def _engine() -> str:

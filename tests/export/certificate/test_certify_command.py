@@ -285,6 +285,58 @@ def test_bundle_of_another_preprocessing_is_refused(
     assert "the preprocess hash of" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        # the bundle's own values still fit each other: they go by letter
+        ({"letters": [*"DNGCAHMO"]}, "the class list of"),
+        ({"normal": None}, "the normal class of"),
+    ],
+)
+def test_bundle_of_another_class_list_is_refused(
+    bundle: Path, certify: Certify, capsys: Any, change: dict[str, Any], words: str
+) -> None:
+    _edit(bundle, lambda values: values["classes"].update(change))
+    before = _contents(bundle)
+
+    assert certify(bundle) == 1
+    said = capsys.readouterr().err
+    assert words in said
+    assert "give the checkpoint that the bundle was exported from" in said
+    assert _contents(bundle) == before
+
+
+def _foreign_graph() -> bytes:
+    values = [onnx.helper.make_tensor_value_info(name, 1, ["n", 4]) for name in ("x", "y")]
+    node = onnx.helper.make_node("Relu", ["x"], ["y"])
+    graph = onnx.helper.make_graph([node], "foreign", values[:1], values[1:])
+    opset = onnx.helper.make_opsetid("", 18)
+    return bytes(
+        onnx.helper.make_model(graph, opset_imports=[opset], ir_version=8).SerializeToString()
+    )
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (b"no graph", "graphs/head_int8-cpu.onnx of "),
+        (_foreign_graph(), "the head graph has the inputs"),
+    ],
+    ids=["no model", "of others"],
+)
+def test_a_graph_that_is_not_ours_is_refused(
+    bundle: Path, certify: Certify, capsys: Any, data: bytes, words: str
+) -> None:
+    _edit(bundle, lambda _: None, **{"graphs/head_int8-cpu.onnx": data})
+    before = _contents(bundle)
+
+    assert certify(bundle, "--dialect", "int8-cpu") == 1
+    said = capsys.readouterr().err
+    assert words in said
+    assert "Traceback" not in said
+    assert _contents(bundle) == before
+
+
 def test_unknown_dialect_is_refused(
     bundle: Path, certify: Certify, capsys: pytest.CaptureFixture[str]
 ) -> None:

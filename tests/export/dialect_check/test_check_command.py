@@ -143,6 +143,14 @@ def test_a_bundles_broken_graph_is_found(shipped: Path, capsys: Captured) -> Non
     assert found in out
 
 
+def test_a_bundles_graph_that_is_none_is_a_failure(shipped: Path, capsys: Captured) -> None:
+    exchange(shipped, "graphs/head_fp16.onnx", b"no graph")
+    assert check(shipped, "--dialect", "fp16") == 1
+    said = capsys.readouterr().err
+    assert "head_fp16.onnx has 8 bytes that are no ONNX model" in said
+    assert "export it again" in said
+
+
 def with_fp16_islands(folder: Path) -> None:
     """Adds a form whose graphs both keep conv2 in FP32, which the recipe allows of the encoder."""
     model = dialect_net("fp16")

@@ -13,12 +13,14 @@ import pytest
 
 from fundus_export.bundle_files import RECIPE_NAME
 from fundus_export.commands import export
+from fundus_export.commands.calibration_options import require_options_used
 from fundus_export.errors import ExportError
 from fundus_export.tensorrt.builder import build_engine
 from fundus_export.tensorrt.dry_run import dry_run
 from fundus_export.tensorrt.machine import Machine, alone_on
-from fundus_export.tensorrt.options import EngineOptions
+from fundus_export.tensorrt.options import EngineOptions, Precision
 from fundus_export.tensorrt.report import EngineReport
+from fundus_export.tensorrt.strategy import dialect_of, typed_strategy
 from fundus_runtime.backends.tensorrt import TensorRTBackend
 from fundus_runtime.bundle import Bundle
 from fundus_runtime.errors import EngineError, EngineMissingError, PlanError
@@ -426,6 +428,21 @@ def test_a_bundle_with_a_recipe_needs_no_photographs(
     words = str(refused.value).partition("where torch is installed: ")[2].split()
     args = export.build_parser().parse_args(words[1:])
     assert (args.recipe, args.calibration) == (bundle.path / RECIPE_NAME, None)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+@pytest.mark.parametrize("with_recipe", [True, False])
+def test_the_command_that_makes_a_missing_dialect_has_no_option_without_effect(
+    make_tiny: Callable[..., Bundle], precision: Precision, with_recipe: bool
+) -> None:
+    def change(files: dict[str, bytes]) -> None:
+        if with_recipe:
+            files[RECIPE_NAME] = b"{}"
+
+    with pytest.raises(ExportError) as refused:
+        dialect_of(make_tiny("int8-trt8", change=change), typed_strategy(precision))
+    words = str(refused.value).partition("where torch is installed: ")[2].split()
+    require_options_used(export.build_parser().parse_args(words[1:]))
 
 
 def test_a_recipe_that_is_none_is_an_error(

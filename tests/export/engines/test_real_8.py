@@ -23,7 +23,7 @@ from fundus_export.tensorrt.machine import Machine, open_machine
 from fundus_export.tensorrt.network import make_builder
 from fundus_export.tensorrt.options import PRECISIONS, EngineOptions
 from fundus_export.tensorrt.strategy import choose_strategy
-from fundus_runtime.backends import cuda_device
+from fundus_runtime.backends import cuda_device, cuda_python
 from fundus_runtime.backends.tensorrt import TensorRTBackend
 from fundus_runtime.backends.tensorrt_install import import_tensorrt, make_log, require_gpu
 from fundus_runtime.bundle import Bundle
@@ -154,7 +154,7 @@ def test_nptype_fails_with_this_numpy_so_that_types_are_compared_by_hand(trt: Mo
 
 def test_cuda_python_has_every_call_that_is_made() -> None:
     driver = pytest.importorskip("cuda.bindings.driver", reason="needs cuda-python")
-    source = ast.parse(Path(str(cuda_device.__file__)).read_text("utf-8"))
+    source = ast.parse(Path(str(cuda_python.__file__)).read_text("utf-8"))
     called = {
         node.attr
         for node in ast.walk(source)

@@ -1,8 +1,7 @@
-"""The CUDA preprocessing: what is refused before the GPU, what is handed over, and on a GPU, that
-its values are the native preprocessing's.
+"""The CUDA preprocessing without a GPU: what is refused before one, and what is handed over.
 
-Without a GPU a stand-in takes the core's place. It does the real work, on host memory, by the
-addresses and strides that it is handed.
+A stand-in takes the core's place. It does the real work, on host memory, by the addresses and
+strides that it is handed. `test_preprocess_cuda_on_gpu.py` asks the real one.
 """
 
 from __future__ import annotations
@@ -19,7 +18,6 @@ import numpy as np
 import pytest
 
 from fundus_runtime import _native
-from fundus_runtime.backends.cuda_device import CudaDevice, open_cuda_device
 from fundus_runtime.errors import (
     EngineError,
     EngineMissingError,
@@ -34,8 +32,6 @@ from fundus_runtime.preprocess.spec import PreprocessSpec
 
 SPEC = PreprocessSpec(size=64, illumination_window_px=11)
 Draw = Callable[..., np.ndarray]
-
-TYPESTR = {np.dtype(np.float32): "<f4", np.dtype(np.float16): "<f2"}
 
 
 class CoreError(Exception):
@@ -236,53 +232,3 @@ def test_a_core_built_with_cuda_finds_a_gpu_or_says_why_not() -> None:
         assert answer.stdout.startswith("GPU:"), answer.stdout
     elif answer.stdout.startswith("no GPU:"):
         assert "driver" in answer.stdout
-
-
-@pytest.fixture
-def gpu() -> Iterator[CudaDevice]:
-    if not core_has_cuda():
-        pytest.fail(
-            "the installed core has no CUDA: pip install -e . -C cmake.define.FUNDUS_CUDA=ON"
-        )
-    device = open_cuda_device()
-    yield device
-    device.close()
-
-
-@pytest.mark.needs_gpu
-@pytest.mark.parametrize("dtype", [np.float32, np.float16])
-@pytest.mark.parametrize("color", ["rgb", "bgr"])
-@pytest.mark.parametrize("size", [64, 224, 512])
-def test_on_a_gpu_the_values_are_the_native_ones(
-    gpu: CudaDevice, dtype: type[np.floating[Any]], color: str, size: int, draw: Draw
-) -> None:
-    spec = PreprocessSpec(size=size, illumination_window_px=size // 6 | 1)
-    frame, tensor = draw(width=1203, height=901), tensor_of(dtype, size)
-    on_gpu, out = gpu.allocate(frame.nbytes), gpu.allocate(tensor.nbytes)
-    gpu.to_device(on_gpu, frame)
-    eye = CudaPreprocessor(spec).prepare(
-        CudaArray(on_gpu, frame.shape, "|u1"),
-        color=color,
-        out=CudaArray(out, tensor.shape, TYPESTR[tensor.dtype]),
-        stream=gpu.stream,
-        with_crop=True,
-    )
-    gpu.to_host(tensor, out)
-    gpu.synchronise()
-    expected = NativePreprocessor(spec).prepare(frame, color=color, dtype=dtype)
-    assert eye.field_of_view == expected.field_of_view
-    assert np.array_equal(eye.image, expected.crop)
-    assert np.array_equal(eye.mask, expected.mask)
-    assert np.array_equal(tensor, expected.tensor)
-    gpu.free(on_gpu)
-    gpu.free(out)
-
-
-@pytest.mark.needs_gpu
-def test_on_a_gpu_pageable_memory_is_refused_with_what_to_do(gpu: CudaDevice, draw: Draw) -> None:
-    out = gpu.allocate(tensor_of().nbytes)
-    with pytest.raises(ImageError, match="cudaHostRegister"):
-        CudaPreprocessor(SPEC).prepare(
-            draw(), color="rgb", out=CudaArray(out, (3, 64, 64), "<f4"), stream=gpu.stream
-        )
-    gpu.free(out)

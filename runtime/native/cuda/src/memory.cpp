@@ -97,13 +97,13 @@ void require_success(int status, const char* call) {
                               cudaGetErrorName(error) + "); " + advice_for(status));
 }
 
-DeviceGuard::DeviceGuard(int device) {
+DeviceGuard::DeviceGuard(int device) : device_(device) {
   require_success(cudaGetDevice(&previous_), "cudaGetDevice");
-  require_success(cudaSetDevice(device), "cudaSetDevice");
+  if (previous_ != device_) require_success(cudaSetDevice(device_), "cudaSetDevice");
 }
 
 DeviceGuard::~DeviceGuard() {
-  cudaSetDevice(previous_);
+  if (previous_ != device_) cudaSetDevice(previous_);
 }
 
 DeviceBuffer::DeviceBuffer(std::size_t size_bytes) {

@@ -72,8 +72,16 @@ __global__ void __launch_bounds__(kRowThreads) finish_kernel(const FinishArgumen
   }
 }
 
-void require_launched(const char* kernel) {
-  require_success(cudaGetLastError(), kernel);
+// Not <<<...>>>, whose status only a query for the thread's last error has: that may be another
+// library's.
+template <typename Arguments>
+void launch(const char* name, void (*kernel)(Arguments), dim3 grid, int threads, std::size_t shared,
+            const Arguments& arguments, Stream stream) {
+  void* parameters[] = {const_cast<Arguments*>(&arguments)};
+  require_success(
+      cudaLaunchKernel(reinterpret_cast<const void*>(kernel), grid,
+                       dim3(static_cast<unsigned int>(threads)), parameters, shared, stream),
+      name);
 }
 
 unsigned int blocks(std::int64_t count, int threads) {
@@ -84,37 +92,28 @@ unsigned int blocks(std::int64_t count, int threads) {
 
 void launch_thumbnail(const ThumbnailArguments& arguments, Stream stream) {
   const std::int64_t groups = thumbnail_groups(arguments.height, arguments.width);
-  gather_thumbnail_kernel<<<blocks(groups, kThumbnailThreads), kThumbnailThreads, 0, stream>>>(
-      arguments);
-  require_launched("gather_thumbnail_kernel");
+  launch("gather_thumbnail_kernel", gather_thumbnail_kernel, blocks(groups, kThumbnailThreads),
+         kThumbnailThreads, 0, arguments, stream);
 }
 
 void launch_resample(const ResampleArguments& arguments, Stream stream) {
   const dim3 grid(blocks(arguments.size, arguments.tile_columns),
                   static_cast<unsigned int>(arguments.size));
-  if (is_packed(arguments.frame)) {
-    resample_kernel<true><<<grid, kResampleThreads, 0, stream>>>(arguments);
-  } else {
-    resample_kernel<false><<<grid, kResampleThreads, 0, stream>>>(arguments);
-  }
-  require_launched("resample_kernel");
+  launch("resample_kernel",
+         is_packed(arguments.frame) ? resample_kernel<true> : resample_kernel<false>, grid,
+         kResampleThreads, 0, arguments, stream);
 }
 
 void launch_column_sums(const ColumnSumArguments& arguments, Stream stream) {
   const dim3 grid(blocks(arguments.size, kColumnThreads), blocks(arguments.size, kStripRows));
-  column_sums_kernel<<<grid, kColumnThreads, 0, stream>>>(arguments);
-  require_launched("column_sums_kernel");
+  launch("column_sums_kernel", column_sums_kernel, grid, kColumnThreads, 0, arguments, stream);
 }
 
 void launch_finish(const FinishArguments& arguments, TensorType type, Stream stream) {
-  const auto rows = static_cast<unsigned int>(arguments.size);
+  const dim3 grid(static_cast<unsigned int>(arguments.size));
   const std::size_t shared = static_cast<std::size_t>(arguments.size) * sizeof(MaskedSums);
-  if (type == TensorType::fp16) {
-    finish_kernel<__half><<<rows, kRowThreads, shared, stream>>>(arguments);
-  } else {
-    finish_kernel<float><<<rows, kRowThreads, shared, stream>>>(arguments);
-  }
-  require_launched("finish_kernel");
+  launch("finish_kernel", type == TensorType::fp16 ? finish_kernel<__half> : finish_kernel<float>,
+         grid, kRowThreads, shared, arguments, stream);
 }
 
 } // namespace fundus::cuda

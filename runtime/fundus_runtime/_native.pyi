@@ -12,6 +12,19 @@ def cpu_features() -> dict[str, bool]:
     processor has it and the operating system saves its registers.
     """
 
+def measure_gates(
+    frame: NDArray[np.uint8],
+    disc: tuple[int, int, int, int],
+    color: str,
+    levels: NDArray[np.uint16],
+    inside: NDArray[np.uint8],
+) -> tuple[int, int, int, int, int, int, int, int, int]:
+    """Measure a photograph for the gates; `fundus_runtime.gates.native` is its interface.
+
+    Fills levels (96 x 96 x 3) and inside (96 x 96); returns the figures in the order of
+    `GateReadings`. The disc is centre x and y, radius x and y.
+    """
+
 def version() -> str:
     """Version the core was built as; equals `fundus_runtime.__version__`."""
 

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 from fundus_runtime.gates.readings import GateReadings
-from fundus_runtime.preprocess import FieldOfView
+from fundus_runtime.preprocess.eye import FieldOfView
 
 __all__ = ["EyeFigures", "figures_of", "quality_features"]
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fundus_runtime.gates.readings import CELLS, GateReadings
-from fundus_runtime.preprocess import FieldOfView
+from fundus_runtime.preprocess.eye import FieldOfView
 
 __all__ = ["measure"]
 

@@ -17,11 +17,11 @@ from fundus_runtime.gates.figures import figures_of
 from fundus_runtime.gates.fingerprint import Fingerprint, fingerprint, likeness
 from fundus_runtime.gates.gate_list import GateFigure, gate_figures
 from fundus_runtime.gates.laterality import side_score
+from fundus_runtime.gates.native import measure
 from fundus_runtime.gates.readings import GateReadings
-from fundus_runtime.gates.reference import measure
 from fundus_runtime.gates.thresholds import GateThresholds
 from fundus_runtime.labels import EYES, Eye
-from fundus_runtime.preprocess import FieldOfView
+from fundus_runtime.preprocess.eye import FieldOfView
 
 __all__ = ["GateVerdict", "PairVerdict", "judge", "judge_pair", "verdict_of"]
 

@@ -4,6 +4,7 @@
 #include "cuda.hpp"
 #include "fundus/cpu_features.hpp"
 #include "fundus/version.hpp"
+#include "gates.hpp"
 #include "preprocess.hpp"
 
 namespace nb = nanobind;
@@ -30,6 +31,7 @@ NB_MODULE(_native, module) {
       "Vector instruction sets of this machine, by their /proc/cpuinfo names, and whether this\n"
       "process may use them: the processor has them and the operating system saves their state.");
   bind_preprocess(module);
+  bind_gates(module);
 #if defined(FUNDUS_CUDA)
   bind_cuda(module);
 #endif

@@ -7,6 +7,7 @@
 #include <mutex>
 #include <string_view>
 
+#include "frame.hpp"
 #include "fundus/preprocessor.hpp"
 #include "values.hpp"
 
@@ -14,15 +15,15 @@ namespace nb = nanobind;
 
 namespace {
 
-using fundus::binding::kColors;
+using fundus::binding::Frame;
 using fundus::binding::Named;
 using fundus::binding::require;
 using fundus::binding::spec_of;
 using fundus::binding::text;
 using fundus::binding::tuple_of;
 using fundus::binding::value_of;
+using fundus::binding::view_of;
 
-using Frame = nb::ndarray<const std::uint8_t, nb::ndim<3>, nb::device::cpu>;
 using Bytes = nb::ndarray<std::uint8_t, nb::c_contig, nb::device::cpu>;
 using Tensor = nb::ndarray<nb::ndim<3>, nb::c_contig, nb::device::cpu>;
 
@@ -32,20 +33,6 @@ constexpr Named<fundus::KernelSet> kKernelSets[] = {
     {"avx2", fundus::KernelSet::avx2},
     {"avx512", fundus::KernelSet::avx512},
 };
-fundus::FrameView view_of(const Frame& frame, std::string_view color) {
-  require(frame.shape(2) == 3, "a frame has three channels");
-  require(frame.shape(0) <= fundus::kMaxFrameSidePx && frame.shape(1) <= fundus::kMaxFrameSidePx,
-          "a side of the frame is out of range");
-  fundus::FrameView view;
-  view.data = frame.data();
-  view.height = static_cast<int>(frame.shape(0));
-  view.width = static_cast<int>(frame.shape(1));
-  view.row_stride_bytes = static_cast<std::ptrdiff_t>(frame.stride(0));
-  view.pixel_stride_bytes = static_cast<std::ptrdiff_t>(frame.stride(1));
-  view.channel_stride_bytes = static_cast<std::ptrdiff_t>(frame.stride(2));
-  view.color = value_of(kColors, color, "color");
-  return view;
-}
 
 fundus::TensorView view_of(const Tensor& tensor, int size) {
   const auto side = static_cast<std::size_t>(size);

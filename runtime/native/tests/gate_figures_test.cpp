@@ -1,0 +1,108 @@
+// The gates' figures as a C++ robot stack uses them; against the reference they are tested from
+// Python.
+#include "fundus/gate_figures.hpp"
+
+#include <cstdlib>
+#include <memory>
+#include <stdexcept>
+
+#include "drawn.hpp"
+
+namespace {
+
+using drawn::check;
+using fundus::FieldOfView;
+using fundus::FrameView;
+using fundus::GateCells;
+using fundus::GateReadings;
+
+constexpr int kHeight = 300, kWidth = 360;
+constexpr drawn::Disc kDisc{180.0, 150.0, 130.0, 130.0};
+constexpr FieldOfView kField{180, 150, 130, 130, 1000, 1000};
+
+bool same(const GateReadings& a, const GateReadings& b) {
+  return a.cells == b.cells && a.red == b.red && a.green == b.green && a.blue == b.blue &&
+         a.red_over_blue == b.red_over_blue && a.shaded_permille == b.shaded_permille &&
+         a.clipped_permille == b.clipped_permille && a.detail == b.detail && a.noise == b.noise;
+}
+
+void a_drawn_fundus_has_the_levels_that_it_was_drawn_with() {
+  drawn::Random random(1);
+  const auto pixels = drawn::fundus(kHeight, kWidth, kDisc, random, 0);
+  GateCells cells;
+  const auto readings = measure_gates(drawn::packed(pixels, kHeight, kWidth), kField, cells);
+  check(readings.red == 16 * 200 && readings.green == 16 * 140 && readings.blue == 16 * 80,
+        "levels are sixteenths");
+  check(readings.red_over_blue == 16 * 120, "red minus blue");
+  check(readings.detail == 0 && readings.noise == 0, "a flat disc has neither detail nor noise");
+  check(readings.shaded_permille == 0 && readings.clipped_permille == 0, "nor shadow nor glare");
+}
+
+void noise_rises_with_the_noise() {
+  int before = -1;
+  GateCells cells;
+  for (const int noise : {0, 4, 12, 30}) {
+    drawn::Random random(2);
+    const auto pixels = drawn::fundus(kHeight, kWidth, kDisc, random, noise);
+    const auto readings = measure_gates(drawn::packed(pixels, kHeight, kWidth), kField, cells);
+    check(readings.noise > before, "more noise, a larger figure");
+    before = readings.noise;
+  }
+}
+
+// Frames in memory of exactly their size, so that the sanitizers see a read beyond it.
+void no_disc_reads_beyond_the_frame() {
+  drawn::Random random(3);
+  GateCells cells, again;
+  for (int round = 0; round < 2000; ++round) {
+    const int height = random.from(64, 160), width = random.from(64, 160);
+    const auto size = static_cast<std::size_t>(3 * height * width);
+    const auto pixels = std::make_unique<std::uint8_t[]>(size);
+    for (std::size_t k = 0; k < size; ++k)
+      pixels[k] = static_cast<std::uint8_t>(random.from(0, 255));
+    const FieldOfView disc{random.from(-100, 300),
+                           random.from(-100, 300),
+                           random.from(1, 400),
+                           random.from(1, 400),
+                           0,
+                           0};
+    FrameView frame;
+    frame.data = pixels.get();
+    frame.height = height;
+    frame.width = width;
+    frame.row_stride_bytes = 3 * width;
+    const auto readings = measure_gates(frame, disc, cells);
+    // channels read backwards, and named backwards
+    frame.data += 2;
+    frame.channel_stride_bytes = -1;
+    frame.color = fundus::ColorOrder::bgr;
+    check(same(readings, measure_gates(frame, disc, again)), "strides do not matter");
+    check(cells.levels == again.levels && cells.inside == again.inside, "nor for the cells");
+  }
+}
+
+void what_makes_no_sense_is_refused() {
+  drawn::Random random(4);
+  const auto pixels = drawn::fundus(kHeight, kWidth, kDisc, random);
+  const auto frame = drawn::packed(pixels, kHeight, kWidth);
+  GateCells cells;
+  for (const int radius : {0, -5, fundus::kMaxGateRadiusPx + 1}) {
+    bool refused = false;
+    try {
+      measure_gates(frame, FieldOfView{180, 150, radius, 130, 0, 0}, cells);
+    } catch (const std::invalid_argument&) {
+      refused = true;
+    }
+    check(refused, "a disc without extent or beyond any frame");
+  }
+}
+
+} // namespace
+
+int main() {
+  a_drawn_fundus_has_the_levels_that_it_was_drawn_with();
+  noise_rises_with_the_noise();
+  no_disc_reads_beyond_the_frame();
+  what_makes_no_sense_is_refused();
+  return drawn::failures == 0 ? 0 : 1;
+}

@@ -184,29 +184,22 @@ class Exam:
             self._change.notify_all()
 
     def _put(self, place: ExamEye, prepared: PreparedEye) -> None:
-        """Take an eye's latest photograph and encode whatever became usable by it."""
+        """Take an eye's latest photograph, and encode it if the gates let it pass."""
         if place.encoding is not None:
             self._engine.forget(place.encoding)
-            place.encoding = None
-        place.prepared = prepared
+        place.prepared, place.encoding = replace(prepared, tensor=None), None
+        if prepared.tensor is not None:
+            # first, so that the engine works while the photographs are compared
+            place.encoding = self._engine.encode_later(prepared.tensor, place.eye, self._wake)
         # of two eyes with the same photograph the later one is refused, whichever that is
         for one in self._eyes.values():
             one.repeats = False
         self._likeness = self._compare()
         place.repeats = self._likeness is not None and not self._likeness.passed
-        for one in self._eyes.values():
-            self._encode(one)
 
     def _compare(self) -> GateFigure | None:
         left, right = (self._eyes[eye].prepared for eye in EYES)
         return None if left is None or right is None else self._preparer.likeness(left, right)
-
-    def _encode(self, place: ExamEye) -> None:
-        prepared = place.prepared
-        if prepared is None or prepared.tensor is None or place.repeats:
-            return
-        place.encoding = self._engine.encode_later(prepared.tensor, prepared.eye, self._wake)
-        place.prepared = replace(prepared, tensor=None)  # the encoding has it now
 
     def _ready(self) -> bool:
         """Whether there is a result, or everything that one needs."""

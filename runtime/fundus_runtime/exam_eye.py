@@ -19,8 +19,9 @@ class ExamEye:
 
     Attributes:
         prepared: its latest photograph, or that it is absent; None before either.
-        encoding: its way through the encoder; None where it takes no part.
-        repeats: it is the same photograph as the other eye's, and came later.
+        encoding: its way through the encoder; None where a gate refused it.
+        repeats: it is the same photograph as the other eye's, and came later. It takes no part, but
+            keeps its features: with the other eye retaken it may.
         busy: a thread is preparing a photograph of it.
     """
 
@@ -34,7 +35,7 @@ class ExamEye:
     @property
     def encoded(self) -> bool:
         """Whether it does not wait for the encoder."""
-        return self.encoding is None or self.encoding.done
+        return self.encoding is None or self.encoding.done or self.repeats
 
     def judged(self) -> PreparedEye:
         """The eye with all that is known against it.

@@ -152,10 +152,10 @@ class Screener:
                 max_megapixels=max_megapixels,
                 max_open_exams=max_open_exams,
             )
+            warm_up(screener._preparer)
         except BaseException:
             engine.backend.close()
             raise
-        warm_up(screener._preparer)
         return screener
 
     @property

@@ -17,6 +17,9 @@ __all__ = ["BoundSession"]
 
 Shapes = tuple[tuple[int, ...], ...]
 
+# An exam's are three; what tools ask beside it must not pile up in the GPU's memory.
+_KEPT_SHAPES = 8
+
 
 class BoundSession:
     """A session that is run through I/O binding.
@@ -46,6 +49,8 @@ class BoundSession:
         held = {name: np.ascontiguousarray(value, np.float32) for name, value in feeds.items()}
         shapes = tuple(value.shape for value in held.values())
         if shapes not in self._bound:
+            if len(self._bound) >= _KEPT_SHAPES:
+                self._bound.clear()
             self._bound[shapes] = _Bound(
                 self._session, held, self._outputs, self._device, self._index
             )

@@ -158,11 +158,16 @@ def test_cuda_python_has_every_call_that_is_made() -> None:
     called = {
         node.attr
         for node in ast.walk(source)
-        if isinstance(node, ast.Attribute) and node.attr.startswith(("cu", "CU"))
+        if isinstance(node, ast.Attribute) and node.attr.startswith(("cu", "CUdevice", "CUstream"))
     }
 
     assert len(called) > 12
     assert [name for name in sorted(called) if not hasattr(driver, name)] == []
+    assert hasattr(driver.CUstreamCaptureMode, "CU_STREAM_CAPTURE_MODE_THREAD_LOCAL")
+    takes = json.loads(Path(__file__).with_name("cuda_python_api.json").read_text("utf-8"))
+    for name, signature in takes["functions"].items():
+        first_line = str(getattr(driver, name).__doc__).split("\n")[0]
+        assert first_line == f"{name}{signature}"
 
 
 def test_cuda_python_without_a_driver_ends_in_our_own_error(no_gpu: None) -> None:

@@ -35,6 +35,14 @@ def test_batches_in_turn_use_their_own_memory(session) -> None:
         np.testing.assert_array_equal(bound.run(feeds)[0], session.run(OUTPUTS, feeds)[0])
 
 
+def test_memory_for_ever_new_batches_does_not_pile_up(session) -> None:
+    bound = BoundSession(session, OUTPUTS, device="cpu")
+    for count in range(1, 20):
+        feeds = {"image": images(count)}
+        np.testing.assert_array_equal(bound.run(feeds)[0], session.run(OUTPUTS, feeds)[0])
+    assert len(bound._bound) <= 8
+
+
 def test_an_answer_and_the_callers_array_stay_as_they_were(session) -> None:
     bound = BoundSession(session, OUTPUTS, device="cpu")
     given = images(1)

@@ -113,15 +113,16 @@ def test_frame_over_the_limit_is_refused_before_it_is_read(shared_bundle, draw) 
 
 
 @pytest.mark.parametrize(
-    "failure", [EngineError("NaN in 'features'"), RuntimeError("CUDA error 700"), MemoryError()]
+    ("failure", "words"),
+    [(EngineError, "NaN in 'features'"), (RuntimeError, "CUDA error 700"), (MemoryError, "")],
 )
 def test_engine_that_dies_in_an_exam_is_an_error_and_the_next_exam_works(
-    hindered, draw, failure
+    hindered, draw, failure, words
 ) -> None:
     screener, backend = hindered
     frames = [draw("D", seed=1), draw("N", seed=2)]
     expected = without_times(screener.screen(*frames, color="rgb"))
-    backend.failures.append(failure)
+    backend.failures.append(failure(words))
     with screener.begin() as exam:
         exam.add("left", frames[0], color="rgb")
         exam.add("right", frames[1], color="rgb")

@@ -90,8 +90,8 @@ def encoder_graph(
 ) -> bytes:
     """image -> features: means over a grid; eye_logits: linear in the mean colour.
 
-    With `turns_right_eyes` it asks which eye it sees, and takes a right one's green for red. `eye_maps`
-    says the same of each cell.
+    With `turns_right_eyes` it asks which eye it sees, and takes a right one's green for red.
+    `eye_maps` say the same of each cell.
     """
     weights, bias = _class_weights(letters)
     step = size // CELLS

@@ -26,6 +26,11 @@ inline FrameSamples samples_of(const FrameView& view) {
           frame.color == ColorOrder::rgb ? 0 : 2};
 }
 
+inline void run_thumbnail(const ThumbnailArguments& arguments) {
+  const std::int64_t groups = thumbnail_groups(arguments.height, arguments.width);
+  for (std::int64_t group = 0; group < groups; ++group) gather_samples(arguments, group);
+}
+
 struct Samples {
   int stride = 0;
   int height = 0;
@@ -42,7 +47,7 @@ inline Samples gather_thumbnail(const FrameView& frame) {
   samples.rgb.resize(static_cast<std::size_t>(3 * groups));
   arguments.brightness = samples.brightness.data();
   arguments.rgb = samples.rgb.data();
-  for (std::int64_t group = 0; group < groups; ++group) gather_samples(arguments, group);
+  run_thumbnail(arguments);
   return samples;
 }
 
@@ -68,6 +73,14 @@ inline void resample_block(const ResampleArguments& arguments, int block_column,
   }
 }
 
+inline void run_resample(const ResampleArguments& arguments) {
+  for (int row = 0; row < arguments.size; ++row) {
+    for (int column = 0; column < divided_up(arguments.size, arguments.tile_columns); ++column) {
+      resample_block(arguments, column, row);
+    }
+  }
+}
+
 // size x size pixels: red lowest, green, blue, 1 inside the mask.
 inline std::vector<std::uint32_t> resample(const FrameView& frame, const CropBox& box,
                                            const PreprocessSpec& spec) {
@@ -78,14 +91,11 @@ inline std::vector<std::uint32_t> resample(const FrameView& frame, const CropBox
   arguments.row_taps = taps.data();
   arguments.column_taps = taps.data() + size;
   arguments.crop = reinterpret_cast<std::uint8_t*>(crop.data());
-  for (int row = 0; row < spec.size; ++row) {
-    for (int column = 0; column < divided_up(spec.size, arguments.tile_columns); ++column) {
-      resample_block(arguments, column, row);
-    }
-  }
+  run_resample(arguments);
   return crop;
 }
 
+template <typename Value>
 inline void finish_row(const FinishArguments& arguments, int row) {
   std::vector<MaskedSums> prefix(static_cast<std::size_t>(arguments.size));
   std::vector<MaskedSums> totals(kRowThreads), next(kRowThreads);
@@ -101,8 +111,19 @@ inline void finish_row(const FinishArguments& arguments, int row) {
     }
   }
   for (int column = 0; column < arguments.size; ++column) {
-    finish_pixel<float>(arguments, row, column, prefix.data(), totals.data());
+    finish_pixel<Value>(arguments, row, column, prefix.data(), totals.data());
   }
+}
+
+inline void run_column_sums(const ColumnSumArguments& arguments) {
+  for (int strip = 0; strip < divided_up(arguments.size, kStripRows); ++strip) {
+    for (int column = 0; column < arguments.size; ++column) sum_down(arguments, column, strip);
+  }
+}
+
+template <typename Value>
+inline void run_finish(const FinishArguments& arguments) {
+  for (int row = 0; row < arguments.size; ++row) finish_row<Value>(arguments, row);
 }
 
 inline std::vector<float> finish(const std::vector<std::uint32_t>& crop,
@@ -113,12 +134,9 @@ inline std::vector<float> finish(const std::vector<std::uint32_t>& crop,
   FinishArguments arguments = finish_arguments(spec, crop.data(), sums.data());
   arguments.tensor = tensor.data();
   if (spec.illumination != Illumination::none) {
-    const ColumnSumArguments columns{crop.data(), sums.data(), spec.size, arguments.radius};
-    for (int strip = 0; strip < divided_up(spec.size, kStripRows); ++strip) {
-      for (int column = 0; column < spec.size; ++column) sum_down(columns, column, strip);
-    }
+    run_column_sums({crop.data(), sums.data(), spec.size, arguments.radius});
   }
-  for (int row = 0; row < spec.size; ++row) finish_row(arguments, row);
+  run_finish<float>(arguments);
   return tensor;
 }
 

@@ -95,6 +95,31 @@ void every_layout_disc_and_spec() {
   }
 }
 
+FrameView mirrored(FrameView frame) {
+  frame.data += (frame.width - 1) * frame.pixel_stride_bytes;
+  frame.pixel_stride_bytes = -frame.pixel_stride_bytes;
+  return frame;
+}
+
+FrameView with_channels_reversed(FrameView frame) {
+  frame.data += 2 * frame.channel_stride_bytes;
+  frame.channel_stride_bytes = -frame.channel_stride_bytes;
+  return frame;
+}
+
+void views_with_negative_strides() {
+  const PreprocessSpec spec = scenes::specs()[0];
+  for (const auto& layout : scenes::kLayouts) {
+    const auto scene = scenes::scene_of(scenes::discs()[1], layout, 9);
+    for (const FrameView& frame : {mirrored(scene.frame), with_channels_reversed(scene.frame),
+                                   mirrored(with_channels_reversed(scene.frame))}) {
+      const std::string name = std::string(layout.name) + ", a view";
+      thumbnail_equals_the_cores(frame, name);
+      eye_equals_the_cores(frame, spec, name);
+    }
+  }
+}
+
 // A cell's mean from the definition alone: every frame pixel and its overlap with the cell.
 std::uint32_t mean_of_cell(const FrameView& frame, const CropBox& box, const PreprocessSpec& spec,
                            int row, int column, int channel) {
@@ -163,6 +188,7 @@ int main() {
   means_are_rounded_half_to_even();
   boxes_equal_the_definition();
   every_layout_disc_and_spec();
+  views_with_negative_strides();
   std::printf("%d checks, %d failed\n", checks, failures);
   return failures == 0 ? 0 : 1;
 }

@@ -173,7 +173,7 @@ FUNDUS_HOST_DEVICE inline void store(float* tensor, std::int64_t index, float va
   tensor[index] = value;
 }
 
-#if defined(__CUDACC__)
+#if defined(__CUDA_FP16_H__) // also where the host includes it
 FUNDUS_HOST_DEVICE inline void store(__half* tensor, std::int64_t index, float value) {
   tensor[index] = __float2half_rn(value);
 }

@@ -84,7 +84,10 @@ def open_engine(
     else:
         engine = _open_onnxruntime(bundle, provider, settings)
     try:
-        _warm_up(engine.backend, bundle.manifest.spec.size, settings.warm_up_runs)
+        runs = settings.warm_up_runs
+        if backend == "onnxruntime" and provider == "tensorrt":
+            runs = max(runs, 1)  # it builds in its first runs, for which no exam should wait
+        _warm_up(engine.backend, bundle.manifest.spec.size, runs)
     except BaseException:
         engine.backend.close()
         raise

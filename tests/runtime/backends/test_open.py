@@ -17,6 +17,8 @@ import onnxruntime
 import pytest
 
 from fundus_runtime import _native
+from fundus_runtime.backends import onnxruntime as onnxruntime_module
+from fundus_runtime.backends.io_binding import BoundSession
 from fundus_runtime.backends.onnxruntime import OnnxRuntimeBackend
 from fundus_runtime.backends.open import OpenedEngine, open_engine
 from fundus_runtime.backends.settings import EngineSettings
@@ -93,6 +95,32 @@ def test_warm_up_runs_as_often_as_asked(shared_bundle, runs, count, expected) ->
     settings = EngineSettings(threads=1, warm_up_runs=count)
     close(open_engine(Bundle.open(shared_bundle), settings=settings))
     assert runs == expected
+
+
+def test_where_the_first_runs_build_no_exam_waits_for_them(make_forms, runs, monkeypatch) -> None:
+    """TensorRT's provider, with the CPU's sessions in its place."""
+    real = onnxruntime_module.open_session
+    monkeypatch.setattr(
+        onnxruntime_module,
+        "open_session",
+        lambda graph, data, _, settings: real(graph, data, "cpu", settings),
+    )
+    monkeypatch.setattr(onnxruntime_module, "BoundSession", _on_the_cpu)
+    opened = open_engine(make_forms(), provider="tensorrt", settings=EngineSettings(warm_up_runs=0))
+    assert (opened.graphs.name, runs) == ("int8-trt", [1, 2])
+    images = np.random.default_rng(0).normal(size=(5, 3, 64, 64)).astype(np.float32)
+    encoded = opened.backend.encode(images, ["left"] * 5)  # in parts of what was built for
+    alone = opened.backend.encode(images[4:], ["left"])
+    assert encoded.features.shape[0] == 5
+    np.testing.assert_allclose(encoded.features[4:], alone.features, atol=1e-6)
+    flags = np.ones(5, np.float32)
+    assert opened.backend.fuse(encoded.features, encoded.features, flags, flags).shape == (5, 8)
+    close(opened)
+
+
+def _on_the_cpu(session: Any, outputs: Any, *, device: str, index: int) -> BoundSession:
+    assert (device, index) == ("cuda", 0)
+    return BoundSession(session, outputs, device="cpu")
 
 
 def test_what_the_bundle_declares_for_an_older_cpu_is_told(make_forms, dot_product) -> None:

@@ -177,6 +177,6 @@ def test_the_stub_names_what_the_native_module_has() -> None:
     stub = ast.parse((PACKAGES["fundus_runtime"] / "_native.pyi").read_text(encoding="utf-8"))
     kinds = (ast.FunctionDef, ast.ClassDef)
     declared = {node.name for node in stub.body if isinstance(node, kinds)}
-    if not hasattr(_native, "CudaPreprocessor"):  # a core built without FUNDUS_CUDA has none of them
+    if not hasattr(_native, "CudaPreprocessor"):  # a core built without CUDA has none of these
         declared -= {"CudaError", "CudaPreprocessor", "FrameMemoryError", "TensorMemoryError"}
     assert declared == {name for name in dir(_native) if not name.startswith("_")}

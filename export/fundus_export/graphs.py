@@ -1,8 +1,9 @@
 """Encoder and head of a DMS-Net as two ONNX graphs with dynamic batch and inline weights.
 
-encoder: ``image`` N x 3 x S x S -> ``features`` N x C/2 x H x W, ``eye_logits`` N x K; without the
-auxiliary head there are no ``eye_logits``. A model that treats the eyes differently has one encoder
-for both all the same, with the input ``is_left`` N, 1 or 0, beside ``image``.
+encoder: ``image`` N x 3 x S x S -> ``features`` N x C/2 x H x W, ``eye_logits`` N x K and
+``eye_maps`` N x K x H x W, whose mean over places the logits are; without the auxiliary head there
+are neither. A model that treats the eyes differently has one encoder for both all the same, with
+the input ``is_left`` N, 1 or 0, beside ``image``.
 head: ``features_left``, ``features_right``, ``left_present`` N, ``right_present`` N -> ``logits``
 N x K. All FP32; batch norms are folded and nothing constant is computed; the opset is the one that
 was asked for.
@@ -99,7 +100,7 @@ def export_graphs(model: DMSNet, *, opset: int = OPSET) -> GraphBytes:
     present = torch.ones(2)
     shared, described = folded.config.eyes_share_encoder, folded.config.auxiliary_head
     encoder_inputs = (image,) if shared else (image, present.clone())
-    inputs, outputs = ENCODER_INPUTS[0 if shared else 1], ENCODER_OUTPUTS[1 if described else 2]
+    inputs, outputs = ENCODER_INPUTS[0 if shared else 1], ENCODER_OUTPUTS[0 if described else 2]
     encoder = _graph(_Encoder(folded), encoder_inputs, inputs, outputs, opset)
     head_inputs = (features, features.clone(), present, present.clone())
     head = _graph(_Head(folded), head_inputs, HEAD_INPUTS, HEAD_OUTPUTS, opset)

@@ -80,6 +80,7 @@ def test_names_shapes_and_types_are_the_runtimes(graphs: GraphBytes) -> None:
         "image": [batch, 3, side, side],
         "features": [batch, channels, grid, grid],
         "eye_logits": [batch, 3],
+        "eye_maps": [batch, 3, grid, grid],
     }
     batch = _shape(head.input[0])[0]
     assert isinstance(batch, str)
@@ -140,27 +141,28 @@ def test_any_batch_gives_pytorchs_numbers(model: DMSNet, graphs: GraphBytes, bat
     present = (np.arange(batch) % 2).astype(np.float32)
     model.eval()
     with torch.inference_mode():
-        features, eye_logits = model.encode(torch.from_numpy(images))
+        features, eye_logits, eye_maps = model.encode(torch.from_numpy(images))
         ones = torch.ones(batch)
         logits = model.fuse(features, features.flip(0), ones, torch.from_numpy(present))
     assert eye_logits is not None
+    assert eye_maps is not None
     # FP32 sums in another order: a few units in the sixth place
     for came, expected in zip(
-        _answers(graphs, images, present), (features, eye_logits, logits), strict=True
+        _answers(graphs, images, present), (features, eye_logits, eye_maps, logits), strict=True
     ):
         np.testing.assert_allclose(came, expected.numpy(), rtol=1e-4, atol=1e-5)
 
 
 def _answers(graphs: GraphBytes, images: np.ndarray, right_present: np.ndarray) -> list[Any]:
-    """Features, logits of the eyes, and of patients whose right eye is another one's."""
+    """Features, logits and maps of the eyes, and logits of patients whose right eye is another one's."""
     backend = OnnxRuntimeBackend(graphs.encoder, graphs.head, size=64, class_count=3, threads=1)
     try:
-        features, eye_logits, _ = backend.encode(images, ["left"] * len(images))
+        features, eye_logits, eye_maps = backend.encode(images, ["left"] * len(images))
         flipped = np.ascontiguousarray(features[::-1])
         fused = backend.fuse(features, flipped, np.ones(len(images), np.float32), right_present)
     finally:
         backend.close()
-    return [features, eye_logits, fused]
+    return [features, eye_logits, eye_maps, fused]
 
 
 def test_eyes_that_are_treated_differently_share_one_graph_that_asks_which_it_sees() -> None:

@@ -107,10 +107,11 @@ def test_the_encoders_graph_is_plain_and_equals_the_model(tmp_path: Path) -> Non
 
     assert not operations(path) & UNWANTED
     for batch in (1, 3):
-        features, eye_logits = answers(path, {"image": images[:batch]})
+        features, eye_logits, eye_maps = answers(path, {"image": images[:batch]})
         expected = model.encode(images[:batch])
         np.testing.assert_allclose(features, expected.features, rtol=0, atol=1e-4)
         np.testing.assert_allclose(eye_logits, expected.logits, rtol=0, atol=1e-4)
+        np.testing.assert_allclose(eye_maps, expected.maps, rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize("options", [{}, {"mixing": "symmetric", "cafm_gate": "softmax"}], ids=str)

@@ -1,4 +1,4 @@
-"""`fundus-train`: fit, evaluate and calibrate DMS-Net.
+"""`fundus-train`: fit, evaluate and calibrate DMS-Net, and refit its per-eye output.
 
 Results go to stdout, logs and progress to stderr; the exit status is 0, 1 for a failure with a
 reason, 2 for wrong usage, 130 after Ctrl-C.
@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from fundus_runtime.commands.program import run_program
 from fundus_runtime.version import __version__
-from fundus_training.commands import calibrate, evaluate, fit
+from fundus_training.commands import calibrate, evaluate, eye_head, fit
 
 __all__ = ["build_parser", "main"]
 
@@ -22,7 +22,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="fundus-train", description="Train DMS-Net.")
     parser.add_argument("--version", action="version", version=f"fundus-edge {__version__}")
     subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
-    for command in (fit, evaluate, calibrate):
+    for command in (fit, evaluate, calibrate, eye_head):
         command.add_parser(subparsers)
     return parser
 

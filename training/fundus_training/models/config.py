@@ -24,6 +24,7 @@ PositionalEmbedding = Literal["per_eye", "spatial"]
 Mixing = Literal["per_eye", "symmetric"]
 CafmGate = Literal["sigmoid", "softmax"]
 CcamDifference = Literal["signed", "absolute"]
+AuxiliaryInput = Literal["features", "trunk"]
 
 _CHOICES: dict[str, tuple[str, ...]] = {
     "trunk": tuple(TRUNKS),
@@ -36,6 +37,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "mixing": get_args(Mixing),
     "cafm_gate": get_args(CafmGate),
     "ccam_difference": get_args(CcamDifference),
+    "auxiliary_input": get_args(AuxiliaryInput),
 }
 _SWITCHES = ("osim_left", "osim_right", "casfm", "cafm", "ccam", "ciam", "auxiliary_head")
 _SMALLEST = {
@@ -77,7 +79,9 @@ class ModelConfig:
         dense_growth: Channels that each layer adds; 0 means C/24 rounded to a multiple of 16,
             within 64 to 128 (reading 12).
         dropout: Probability before both classifiers.
-        auxiliary_head: Per-eye logits from each eye's features.
+        auxiliary_head: Per-eye logits beside the patient's.
+        auxiliary_input: They are read from the eye's features F, or from the trunk's early map,
+            where places are not mixed yet, so that their heat maps show where.
     """
 
     trunk: str = "resnet152"
@@ -104,6 +108,7 @@ class ModelConfig:
     dense_growth: int = 0
     dropout: float = 0.2
     auxiliary_head: bool = True
+    auxiliary_input: AuxiliaryInput = "features"
 
     def __post_init__(self) -> None:
         self._check_types_and_ranges()
@@ -118,6 +123,12 @@ class ModelConfig:
     def feature_channels(self) -> int:
         """C/2, the channels of an eye's features F."""
         return self.trunk_channels // 2
+
+    @property
+    def auxiliary_channels(self) -> int:
+        """Channels of what the auxiliary head reads."""
+        early = TRUNKS[self.trunk].early_channels
+        return early if self.auxiliary_input == "trunk" else self.feature_channels
 
     @property
     def grid(self) -> int:

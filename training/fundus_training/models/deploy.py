@@ -15,7 +15,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from fundus_training.models.cafm import Bottleneck
 from fundus_training.models.dmsnet import DMSNet
-from fundus_training.models.head import BilateralHead, FoldedHead
+from fundus_training.models.head import AuxiliaryHead, BilateralHead, FoldedHead
 from fundus_training.models.osim import OSIM
 
 __all__ = ["folded_copy"]
@@ -35,7 +35,7 @@ def folded_copy(model: DMSNet) -> DMSNet:
 
 def _fold_children(parent: nn.Module) -> None:
     for name, child in list(parent.named_children()):
-        if isinstance(child, OSIM | Bottleneck):
+        if isinstance(child, OSIM | Bottleneck | AuxiliaryHead):
             setattr(parent, name, child.folded())
 
 

@@ -15,10 +15,15 @@ from torch import Tensor, nn
 from fundus_runtime.labels import EYES, Eye
 from fundus_training.errors import ConfigError
 from fundus_training.models.config import ModelConfig
-from fundus_training.models.head import AuxiliaryHead, BilateralHead, FoldedHead
+from fundus_training.models.head import (
+    AuxiliaryHead,
+    BilateralHead,
+    FoldedAuxiliaryHead,
+    FoldedHead,
+)
 from fundus_training.models.osim import OSIM
 from fundus_training.models.per_eye import EyeParameter
-from fundus_training.models.trunks import build_trunk
+from fundus_training.models.trunks import TrunkMaps, build_trunk
 
 __all__ = ["DMSNet", "DMSNetOutput", "EyeFeatures"]
 
@@ -29,10 +34,12 @@ class EyeFeatures(NamedTuple):
     Attributes:
         features: F, B x C/2 x H x W.
         logits: The eye's own logits, B x K; None without the auxiliary head.
+        maps: Each place's share of them, B x K x H x W: `logits` is their mean. None likewise.
     """
 
     features: Tensor
     logits: Tensor | None
+    maps: Tensor | None
 
 
 class DMSNetOutput(NamedTuple):
@@ -62,8 +69,8 @@ class DMSNet(nn.Module):
         self.config = config
         self.trunk = build_trunk(config.trunk)
         self.osim = _reducers(config)
-        self.auxiliary = (
-            AuxiliaryHead(config.feature_channels, config.num_classes, dropout=config.dropout)
+        self.auxiliary: AuxiliaryHead | FoldedAuxiliaryHead | None = (
+            AuxiliaryHead(config.auxiliary_channels, config.num_classes, dropout=config.dropout)
             if config.auxiliary_head
             else None
         )
@@ -83,7 +90,8 @@ class DMSNet(nn.Module):
             ConfigError: The images are not of the size that the model was made for.
         """
         self._check_size(image)
-        return self._described(self._reduce(self.trunk(image), eye))
+        maps = self.trunk.parts(image)
+        return self._described(maps, self._reduce(maps.out, eye))
 
     def encode_each(self, image: Tensor, is_left: Tensor) -> EyeFeatures:
         """Encodes photographs of either eye in one batch, for models whose eyes differ in OSIM.
@@ -96,9 +104,9 @@ class DMSNet(nn.Module):
             ConfigError: The images are not of the size that the model was made for.
         """
         self._check_size(image)
-        maps = self.trunk(image)
-        left, right = (self._reduce(maps, eye) for eye in EYES)
-        return self._described(torch.where(_holds(is_left), left, right))
+        maps = self.trunk.parts(image)
+        left, right = (self._reduce(maps.out, eye) for eye in EYES)
+        return self._described(maps, torch.where(_holds(is_left), left, right))
 
     def fuse(
         self,
@@ -137,36 +145,42 @@ class DMSNet(nn.Module):
                 image must still be finite in training: the trunk's batch norms see it.
             right_present: The same of the right eyes.
         """
-        features_left, features_right = self._encode_pairs(left, right)
+        of_left, of_right = self._encode_pairs(left, right)
         present = left.new_ones(left.shape[0])
         logits = self.fuse(
-            features_left,
-            features_right,
+            of_left.features,
+            of_right.features,
             present if left_present is None else left_present,
             present if right_present is None else right_present,
         )
-        return DMSNetOutput(
-            logits, self._described(features_left).logits, self._described(features_right).logits
-        )
+        return DMSNetOutput(logits, of_left.logits, of_right.logits)
 
-    def _encode_pairs(self, left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
+    def _encode_pairs(self, left: Tensor, right: Tensor) -> tuple[EyeFeatures, EyeFeatures]:
         self._check_size(left)
         self._check_size(right)
-        maps = self.trunk(torch.cat([left, right]))
+        both = self.trunk.parts(torch.cat([left, right]))
+        halves = zip(*(maps.chunk(2) for maps in both), strict=True)
+        maps_left, maps_right = (TrunkMaps(*half) for half in halves)
         if self.config.eyes_share_encoder:
-            features_left, features_right = self._reduce(maps, "left").chunk(2)
-            return features_left, features_right
-        maps_left, maps_right = maps.chunk(2)
-        return self._reduce(maps_left, "left"), self._reduce(maps_right, "right")
+            features_left, features_right = self._reduce(both.out, "left").chunk(2)
+        else:
+            features_left = self._reduce(maps_left.out, "left")
+            features_right = self._reduce(maps_right.out, "right")
+        return (
+            self._described(maps_left, features_left),
+            self._described(maps_right, features_right),
+        )
 
     def _reduce(self, maps: Tensor, eye: Eye) -> Tensor:
         name = "both" if self.config.eyes_share_encoder else eye
         features: Tensor = self.osim[name](maps)
         return features
 
-    def _described(self, features: Tensor) -> EyeFeatures:
-        logits = None if self.auxiliary is None else self.auxiliary(features)
-        return EyeFeatures(features, logits)
+    def _described(self, maps: TrunkMaps, features: Tensor) -> EyeFeatures:
+        if self.auxiliary is None:
+            return EyeFeatures(features, None, None)
+        read = maps.early if self.config.auxiliary_input == "trunk" else features
+        return EyeFeatures(features, *self.auxiliary.described(read))
 
     def _or_absent(self, features: Tensor, present: Tensor, eye: Eye) -> Tensor:
         return torch.where(_holds(present), features, self.absent(eye))

@@ -1,12 +1,15 @@
 """The two classifiers: the bilateral head over both eyes, and the auxiliary one over each.
 
-Contract: features F of an eye are B x C/2 x H x W; logits are B x K.
+Contract: features F of an eye are B x C/2 x H x W; logits are B x K. The auxiliary head is linear
+in a map's mean, so that its logits are the mean of a map too, B x K x H x W: each place's share of
+them, exactly (class activation mapping, Zhou et al. 2016).
 """
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from fundus_training.models.cafm import CAFM
 from fundus_training.models.casfm import CASFM
@@ -16,11 +19,11 @@ from fundus_training.models.ciam import CIAM
 from fundus_training.models.config import ModelConfig
 from fundus_training.models.dense import DualPath
 
-__all__ = ["AuxiliaryHead", "BilateralHead", "FoldedHead"]
+__all__ = ["AuxiliaryHead", "BilateralHead", "FoldedAuxiliaryHead", "FoldedHead"]
 
 
 class AuxiliaryHead(nn.Module):
-    """One eye's logits from its own features: global average, dropout, linear."""
+    """One eye's logits from its own map: global average, dropout, linear."""
 
     def __init__(self, channels: int, num_classes: int, *, dropout: float) -> None:
         super().__init__()
@@ -30,6 +33,34 @@ class AuxiliaryHead(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         logits: Tensor = self.linear(self.dropout(features.mean(dim=(2, 3))))
         return logits
+
+    def described(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns the logits, B x K, and each place's share of them, B x K x H x W."""
+        weight = self.linear.weight[:, :, None, None]
+        return self(features), F.conv2d(features, weight, self.linear.bias)
+
+    def folded(self) -> FoldedAuxiliaryHead:
+        """Returns the same function in evaluation mode, the logits as the mean of the shares."""
+        return FoldedAuxiliaryHead(self)
+
+
+class FoldedAuxiliaryHead(nn.Module):
+    """The auxiliary head for export: a 1x1 convolution and its mean over places."""
+
+    def __init__(self, head: AuxiliaryHead) -> None:
+        super().__init__()
+        linear = head.linear
+        self.conv = nn.Conv2d(linear.in_features, linear.out_features, 1)
+        self.conv.weight = nn.Parameter(linear.weight.detach()[:, :, None, None].clone())
+        self.conv.bias = nn.Parameter(linear.bias.detach().clone())
+
+    def forward(self, features: Tensor) -> Tensor:
+        return self.described(features)[0]
+
+    def described(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns the logits, B x K, and each place's share of them, B x K x H x W."""
+        maps: Tensor = self.conv(features)
+        return maps.mean(dim=(2, 3)), maps
 
 
 class BilateralHead(nn.Module):

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from fundus_training.models.trunks.parts import Trunk, TrunkMaps
+
 __all__ = ["InvertedResidual", "MobileNetV2"]
 
 # Expansion, channels out, blocks, stride of the first block: table 2 of the MobileNetV2 paper.
@@ -21,6 +23,8 @@ _STAGES = (
     (6, 160, 3, 2),
     (6, 320, 1, 1),
 )
+# The stem, and all blocks up to the first of the last stride: what follows stays on that grid.
+_EARLY_BLOCKS = 15
 
 
 class InvertedResidual(nn.Module):
@@ -43,7 +47,7 @@ class InvertedResidual(nn.Module):
         return x + y if self.has_shortcut else y
 
 
-class MobileNetV2(nn.Module):
+class MobileNetV2(Trunk):
     """Stem and seven stages of inverted residuals."""
 
     def __init__(self) -> None:
@@ -60,9 +64,16 @@ class MobileNetV2(nn.Module):
         self.features = nn.Sequential(*features)
         _initialise(self)
 
-    def forward(self, image: Tensor) -> Tensor:
-        out: Tensor = self.features(image)
-        return out
+    def parts(self, image: Tensor) -> TrunkMaps:
+        """Returns both maps of B images; see `Trunk`."""
+        early = image
+        blocks = list(self.features)
+        for block in blocks[:_EARLY_BLOCKS]:
+            early = block(early)
+        out = early
+        for block in blocks[_EARLY_BLOCKS:]:
+            out = block(out)
+        return TrunkMaps(early, out)
 
 
 def _conv_bn_relu6(

@@ -11,6 +11,8 @@ from functools import partial
 
 from torch import Tensor, nn
 
+from fundus_training.models.trunks.parts import Trunk, TrunkMaps
+
 __all__ = ["BasicBlock", "Bottleneck", "ResNet"]
 
 
@@ -80,7 +82,7 @@ class Bottleneck(nn.Module):
         return out
 
 
-class ResNet(nn.Module):
+class ResNet(Trunk):
     """Stem and four stages of `block`; `depths` is the number of blocks in each."""
 
     def __init__(
@@ -104,10 +106,15 @@ class ResNet(nn.Module):
         self.layer4 = _stage(build, widths[2], widths[3], channels=512, depth=depths[3], stride=2)
         _initialise(self)
 
-    def forward(self, image: Tensor) -> Tensor:
+    def parts(self, image: Tensor) -> TrunkMaps:
+        """Returns both maps of B images; see `Trunk`."""
         x = self.maxpool(self.relu(self.bn1(self.conv1(image))))
-        out: Tensor = self.layer4(self.layer3(self.layer2(self.layer1(x))))
-        return out
+        first, *rest = self.layer4
+        early = first(self.layer3(self.layer2(self.layer1(x))))
+        out = early
+        for block in rest:
+            out = block(out)
+        return TrunkMaps(early, out)
 
 
 def _stage(

@@ -69,15 +69,27 @@ class Calibration:
         Raises:
             UsageError: the last axis is not one value for each class.
         """
+        return _sigmoid(self._corrected(logits, axis=-1)).astype(np.float32)
+
+    def logits(self, logits: ArrayLike, *, axis: int = -1) -> NDArray[np.float32]:
+        """The corrected logits, whose sigmoids are the probabilities; `axis` is the classes'.
+
+        Raises:
+            UsageError: that axis is not one value for each class.
+        """
+        return self._corrected(logits, axis=axis).astype(np.float32)
+
+    def _corrected(self, logits: ArrayLike, *, axis: int) -> NDArray[np.float64]:
         values = np.asarray(logits, dtype=np.float64)
-        if values.ndim == 0 or values.shape[-1] != len(self.letters):
+        if values.ndim == 0 or values.shape[axis] != len(self.letters):
             raise UsageError(
                 f"logits of shape {values.shape} do not fit {len(self.letters)} classes "
-                f"({' '.join(self.letters)}); the last axis must be the classes"
+                f"({' '.join(self.letters)}); axis {axis} must be the classes"
             )
         temperature = np.array([one.temperature for one in self.classes])
         bias = np.array([one.bias for one in self.classes])
-        return _sigmoid(values / temperature + bias).astype(np.float32)
+        corrected = np.moveaxis(values, axis, -1) / temperature + bias
+        return np.moveaxis(corrected, -1, axis)
 
     def to_dict(self) -> dict[str, Any]:
         """The calibration as `{letter: {"temperature", "bias"}}`."""

@@ -16,9 +16,11 @@ from fundus_runtime.calibration import Calibration, OperatingPoint
 from fundus_runtime.certificate import certificate_of
 from fundus_runtime.engine import Engine
 from fundus_runtime.gates import GateFigure
+from fundus_runtime.heat_map import HeatMaps
 from fundus_runtime.manifest import GraphPair
 from fundus_runtime.outcome import decide
 from fundus_runtime.prepared import PreparedEye
+from fundus_runtime.preprocess import FieldOfView, crop_box
 from fundus_runtime.result import (
     BundleIdentity,
     ClassDecision,
@@ -154,6 +156,7 @@ class Grader:
             field_of_view=prepared.field_of_view,
             quality=prepared.gates,
             probabilities=self._eye_probabilities(eye.encoded),
+            heat_maps=self._heat_maps(eye),
             picture=prepared.picture,
         )
 
@@ -161,6 +164,13 @@ class Grader:
         if encoded is None or encoded.logits is None or self.eye_calibration is None:
             return {}
         return _probabilities(self.eye_calibration, encoded.logits)
+
+    def _heat_maps(self, eye: EncodedEye) -> HeatMaps | None:
+        encoded, disc = eye.encoded, eye.prepared.field_of_view
+        if encoded is None or encoded.maps is None or self.eye_calibration is None or disc is None:
+            return None
+        box = crop_box(FieldOfView(**disc), self.manifest.spec)
+        return HeatMaps.from_encoder(encoded.maps[0], self.eye_calibration, box)
 
 
 def conclude(

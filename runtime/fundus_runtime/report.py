@@ -1,11 +1,13 @@
 """A result as one self-contained HTML page, for a person to read or print.
 
 No script and no reference to anything outside the page: pictures are embedded, fonts are the
-reader's own. Everything that comes from a bundle or a file is escaped.
+reader's own, heat maps are switched by the page's style sheet. Everything that comes from a bundle
+or a file is escaped.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from importlib import resources
@@ -18,6 +20,7 @@ from numpy.typing import NDArray
 
 from fundus_runtime.atomic import atomic_text
 from fundus_runtime.errors import ResultError
+from fundus_runtime.heat_picture import heat_picture
 from fundus_runtime.picture_uri import jpeg_uri, png_uri
 from fundus_runtime.result import ExamResult, EyeResult
 from fundus_runtime.table import STAGE_NAMES
@@ -51,6 +54,7 @@ class _EyeView:
     processed: str | None
     width_px: int
     height_px: int
+    heat: Mapping[str, str]
 
 
 def write_report(
@@ -122,6 +126,8 @@ def render_report(
             if value is not None
         ],
         provenance=_provenance(result),
+        heat_letters=_heat_letters(result),
+        heat_first=next(iter(result.findings), None),
         written=datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
     )
     return page
@@ -135,7 +141,27 @@ def _eye_view(eye: EyeResult, title: str, frame: NDArray[np.uint8] | None) -> _E
         processed=None if eye.picture is None else png_uri(eye.picture.visible()),
         width_px=0 if frame is None else frame.shape[1],
         height_px=0 if frame is None else frame.shape[0],
+        heat={} if frame is None else _heat_uris(eye),
     )
+
+
+def _heat_uris(eye: EyeResult) -> dict[str, str]:
+    """Each class's heat map as a picture of the crop's box, by letter."""
+    maps = eye.heat_maps
+    if maps is None:
+        return {}
+    return {letter: png_uri(heat_picture(maps.shares(letter))) for letter in maps.letters}
+
+
+def _heat_letters(result: ExamResult) -> tuple[str, ...]:
+    """The classes that have a heat map in either eye, in order."""
+    found = {
+        letter
+        for eye in (result.left, result.right)
+        if eye.heat_maps is not None
+        for letter in eye.heat_maps.letters
+    }
+    return tuple(letter for letter in result.classes.letters if letter in found)
 
 
 def _provenance(result: ExamResult) -> list[tuple[str, Any]]:

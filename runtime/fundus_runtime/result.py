@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from fundus_runtime.certificate import CertificateSummary
 from fundus_runtime.gates import GateFigure, GateVerdict
+from fundus_runtime.heat_map import HeatMaps
 from fundus_runtime.labels import EYES, ClassList, Eye
 from fundus_runtime.outcome import Outcome
 from fundus_runtime.preprocess import PreprocessSpec, visible_crop
@@ -70,6 +71,8 @@ class EyeResult:
             to judge.
         probabilities: of this eye alone, by class letter; empty when it was not used, or when the
             model was trained without labels of single eyes.
+        heat_maps: where these probabilities come from, by class; None where there are none, and
+            where the bundle's graphs do not tell.
         picture: what the preprocessing made of it; not part of the JSON form.
     """
 
@@ -80,6 +83,7 @@ class EyeResult:
     field_of_view: Mapping[str, Any] | None = None
     quality: GateVerdict | None = None
     probabilities: Mapping[str, float] = field(default_factory=dict)
+    heat_maps: HeatMaps | None = field(default=None, repr=False, compare=False)
     picture: EyePicture | None = field(default=None, repr=False, compare=False)
 
     def to_dict(self) -> dict[str, Any]:
@@ -91,6 +95,7 @@ class EyeResult:
             "field_of_view": None if self.field_of_view is None else dict(self.field_of_view),
             "quality": None if self.quality is None else self.quality.to_dict(),
             "probabilities": dict(self.probabilities),
+            "heat_maps": None if self.heat_maps is None else self.heat_maps.to_dict(),
         }
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from fundus_runtime.preprocess.eye import CropBox, EyeCrop, EyeTensor, FieldOfView
+from fundus_runtime.preprocess.eye import CropBox, EyeCrop, EyeTensor, FieldOfView, crop_box
 from fundus_runtime.preprocess.illumination import visible_crop
 from fundus_runtime.preprocess.spec import (
     IMAGENET_MEAN,
@@ -23,12 +23,7 @@ from fundus_runtime.preprocess.spec import (
 if TYPE_CHECKING:
     from fundus_runtime.preprocess.field_of_view import find_field_of_view, thumbnail_stride
     from fundus_runtime.preprocess.native import NativePreprocessor
-    from fundus_runtime.preprocess.reference import (
-        crop_box,
-        crop_eye,
-        normalise_crop,
-        preprocess,
-    )
+    from fundus_runtime.preprocess.reference import crop_eye, normalise_crop, preprocess
 
 __all__ = [
     "IMAGENET_MEAN",
@@ -51,7 +46,6 @@ __all__ = [
 
 _LAZY = {
     "NativePreprocessor": "native",
-    "crop_box": "reference",
     "crop_eye": "reference",
     "find_field_of_view": "field_of_view",
     "normalise_crop": "reference",

@@ -10,7 +10,18 @@ from dataclasses import asdict, dataclass
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["CropBox", "EyeCrop", "EyeTensor", "FieldOfView", "Frame", "Mask", "Tensor"]
+from fundus_runtime.preprocess.spec import PreprocessSpec
+
+__all__ = [
+    "CropBox",
+    "EyeCrop",
+    "EyeTensor",
+    "FieldOfView",
+    "Frame",
+    "Mask",
+    "Tensor",
+    "crop_box",
+]
 
 Frame = npt.NDArray[np.uint8]
 Mask = npt.NDArray[np.bool_]
@@ -94,3 +105,15 @@ class EyeTensor:
     crop: Frame
     mask: Mask
     field_of_view: FieldOfView
+
+
+def crop_box(disc: FieldOfView, spec: PreprocessSpec) -> CropBox:
+    """The disc's bounding box, scaled by `crop_permille` about the disc's centre."""
+    half_width = (disc.radius_x_px * spec.crop_permille + 500) // 1000
+    half_height = (disc.radius_y_px * spec.crop_permille + 500) // 1000
+    return CropBox(
+        disc.center_x_px - half_width,
+        disc.center_y_px - half_height,
+        disc.center_x_px + half_width,
+        disc.center_y_px + half_height,
+    )

@@ -25,10 +25,10 @@ from fundus_runtime.preprocess.eye import (
     CropBox,
     EyeCrop,
     EyeTensor,
-    FieldOfView,
     Frame,
     Mask,
     Tensor,
+    crop_box,
 )
 from fundus_runtime.preprocess.field_of_view import find_field_of_view
 from fundus_runtime.preprocess.illumination import correct_illumination, visible_crop
@@ -92,18 +92,6 @@ def crop_eye(
     if color == "bgr":
         image = np.ascontiguousarray(image[:, :, ::-1])
     return EyeCrop(image, _disc_mask(box, frame.shape[0], frame.shape[1], spec), disc, box)
-
-
-def crop_box(disc: FieldOfView, spec: PreprocessSpec) -> CropBox:
-    """The disc's bounding box, scaled by `crop_permille` about the disc's centre."""
-    half_width = (disc.radius_x_px * spec.crop_permille + 500) // 1000
-    half_height = (disc.radius_y_px * spec.crop_permille + 500) // 1000
-    return CropBox(
-        disc.center_x_px - half_width,
-        disc.center_y_px - half_height,
-        disc.center_x_px + half_width,
-        disc.center_y_px + half_height,
-    )
 
 
 def normalise_crop(image: Frame, mask: Mask, spec: PreprocessSpec) -> Tensor:

@@ -15,6 +15,7 @@ __all__ = [
     "MAX_MEGAPIXELS",
     "PROGRAM",
     "PROVIDERS",
+    "build_calibrate_gates_parser",
     "build_demo_parser",
     "build_doctor_parser",
     "build_parser",
@@ -32,6 +33,7 @@ _EPILOG = """\
 other commands:
   fundus-screen doctor [--bundle DIR] [--json]   engines, GPU, CPU features, bundle, versions
   fundus-screen demo --out DIR                   screen the photograph that comes with the package
+  fundus-screen calibrate-gates DIR --out FILE   fit the gates' thresholds to a camera
 
 Without --bundle: $FUNDUS_BUNDLE, else the bundle that ships with the package.
 For research only. Not a medical device.
@@ -48,7 +50,7 @@ def build_parser() -> argparse.ArgumentParser:
         usage=f"{PROGRAM} LEFT RIGHT [options]\n"
         f"       {PROGRAM} (--left-only FILE | --right-only FILE) [options]\n"
         f"       {PROGRAM} --pairs DIR --csv OUT [--one-eye] [options]\n"
-        f"       {PROGRAM} doctor | demo",
+        f"       {PROGRAM} doctor | demo | calibrate-gates",
         allow_abbrev=False,
     )
     parser.add_argument(
@@ -119,6 +121,54 @@ def build_demo_parser() -> argparse.ArgumentParser:
     _add_model_options(parser)
     _add_version(parser)
     return parser
+
+
+def build_calibrate_gates_parser() -> argparse.ArgumentParser:
+    """The parser of `fundus-screen calibrate-gates`."""
+    parser = argparse.ArgumentParser(
+        prog=f"{PROGRAM} calibrate-gates",
+        description="Fit the gates' thresholds to a camera, from photographs that people sorted.",
+    )
+    parser.add_argument(
+        "folder",
+        type=path_text,
+        metavar="DIR",
+        help="photographs in the folders good, usable and reject; without these, good ones",
+    )
+    parser.add_argument(
+        "--out", required=True, type=path_text, metavar="FILE", help="the JSON file to write"
+    )
+    parser.add_argument(
+        "--refuse-good",
+        type=_percent,
+        default=2.0,
+        metavar="PERCENT",
+        help="good photographs that too little quality may refuse (default: %(default)g)",
+    )
+    parser.add_argument(
+        "--gates",
+        type=path_text,
+        metavar="FILE",
+        help="earlier thresholds, of which those for side and copies are kept",
+    )
+    parser.add_argument("--force", action="store_true", help="replace an existing file")
+    parser.add_argument(
+        "--max-megapixels",
+        type=positive_number,
+        default=MAX_MEGAPIXELS,
+        metavar="N",
+        help="refuse larger photographs before decoding (default: %(default)g)",
+    )
+    parser.add_argument("--json", action="store_true", help="print the summary as JSON")
+    _add_version(parser)
+    return parser
+
+
+def _percent(text: str) -> float:
+    value = positive_number(text)
+    if value > 50:
+        raise argparse.ArgumentTypeError(f"{text!r} is more than 50 percent")
+    return value
 
 
 def _add_model_options(parser: argparse.ArgumentParser) -> None:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from fundus_runtime.commands.arguments import (
     PROGRAM,
+    build_calibrate_gates_parser,
     build_demo_parser,
     build_doctor_parser,
     build_parser,
@@ -67,6 +68,11 @@ def _dispatch(words: Sequence[str]) -> int:
         from fundus_runtime.commands.demo import run_demo
 
         return run_demo(arguments)
+    if words[:1] == ["calibrate-gates"]:
+        arguments = build_calibrate_gates_parser().parse_args(words[1:])
+        from fundus_runtime.commands.gates import run_calibrate_gates
+
+        return run_calibrate_gates(arguments)
     return _screen(words)
 
 

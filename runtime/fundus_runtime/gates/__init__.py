@@ -6,7 +6,7 @@ on the raw frame (`reference.measure` defines them), bounds are `GateThresholds`
 
 from __future__ import annotations
 
-from fundus_runtime.gates.fingerprint import Fingerprint, same_photograph
+from fundus_runtime.gates.fingerprint import Fingerprint, likeness, same_photograph
 from fundus_runtime.gates.gate_list import GATES, GateFigure
 from fundus_runtime.gates.readings import GateReadings
 from fundus_runtime.gates.thresholds import GateThresholds, read_thresholds
@@ -27,6 +27,7 @@ __all__ = [
     "PairVerdict",
     "judge",
     "judge_pair",
+    "likeness",
     "read_thresholds",
     "same_photograph",
 ]

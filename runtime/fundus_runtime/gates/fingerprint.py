@@ -7,12 +7,13 @@ eye, are not: vessels that moved by a fiftieth of the disc no longer cover each 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fundus_runtime.gates.local_mean import local_mean
-from fundus_runtime.gates.readings import GateReadings
+from fundus_runtime.gates.readings import CELLS, GateReadings
 from fundus_runtime.gates.thresholds import GateThresholds
 
 __all__ = ["Fingerprint", "fingerprint", "likeness", "same_photograph"]
@@ -20,6 +21,9 @@ __all__ = ["Fingerprint", "fingerprint", "likeness", "same_photograph"]
 # cells; smaller than the optic disc, larger than a vessel
 _WINDOW = 5
 _MIN_CELLS = 1000
+# a camera's own reflections and its shaded rim are alike in every photograph; vessels are fainter
+_CLIP = 3.0
+_CORE = 0.9
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,11 +46,10 @@ def fingerprint(readings: GateReadings) -> Fingerprint:
 
 def likeness(a: Fingerprint, b: Fingerprint) -> float:
     """Correlation of two photographs' fine structure where both show the fundus, -1 to 1."""
-    both = a.inside & b.inside
+    both = a.inside & b.inside & _core()
     if int(both.sum()) < _MIN_CELLS:
         return 0.0
-    x, y = _structure(a)[both], _structure(b)[both]
-    x, y = x - x.mean(), y - y.mean()
+    x, y = _structure(a, both), _structure(b, both)
     scale = float(np.sqrt((x @ x) * (y @ y)))
     return float(x @ y) / scale if scale > 0 else 0.0
 
@@ -58,7 +61,19 @@ def same_photograph(
     return likeness(a, b) >= min_same
 
 
-def _structure(photograph: Fingerprint) -> NDArray[np.float64]:
+def _structure(photograph: Fingerprint, cells: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Green without its local mean, bounded, without its own mean."""
     green = photograph.green.astype(np.float64)
-    inside = photograph.inside.astype(np.float64)
-    return green - local_mean(green, inside, _WINDOW)
+    around = local_mean(green, photograph.inside.astype(np.float64), _WINDOW)
+    fine = (green - around)[cells]
+    bound = _CLIP * float(np.median(np.abs(fine)))
+    bounded = np.clip(fine, -bound, bound)
+    centred: NDArray[np.float64] = bounded - bounded.mean()
+    return centred
+
+
+@cache
+def _core() -> NDArray[np.bool_]:
+    offset2 = (2 * np.arange(CELLS) + 1 - CELLS) ** 2
+    core: NDArray[np.bool_] = offset2[:, None] + offset2[None, :] <= (_CORE * CELLS) ** 2
+    return core

@@ -50,7 +50,7 @@ class GateThresholds:
     min_detail: float = 3.5
     min_quality: float = 0.5
     min_side: float = 1.5
-    min_same: float = 0.7
+    min_same: float = 0.6
 
     def __post_init__(self) -> None:
         """Require finite numbers.

@@ -180,6 +180,7 @@ def _provenance(result: ExamResult) -> list[tuple[str, Any]]:
         ("Encoder SHA-256", bundle.encoder_sha256),
         ("Head SHA-256", bundle.head_sha256),
         ("Preprocessing SHA-256", bundle.preprocess_sha256),
+        *((f"Plan SHA-256, {graph}", sha) for graph, sha in (engine.plan_sha256 or {}).items()),
         ("Engine", f"{engine.backend}, {engine.provider}, {engine.threads} thread(s)"),
         ("Model form", f"{engine.dialect}, computed in {engine.precision}"),
         ("Certificate", result.certificate.statement),

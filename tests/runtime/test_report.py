@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from fundus_runtime.errors import ResultError
+from fundus_runtime.gates import read_thresholds
 from fundus_runtime.report import render_report, write_report
 from fundus_runtime.result import EyeResult
 from fundus_runtime.screener import Screener
@@ -121,6 +122,31 @@ def test_absent_and_ungradable_eyes_say_why(screener, draw) -> None:
     page = body(render_report(both, black, black))
     assert "No eye could be screened" in page
     assert page.count(both.left.reason) == 2
+
+
+def test_gates_show_figures_and_thresholds_and_which_one_refused(
+    shared_bundle, lenient_gates, draw
+) -> None:
+    strict = replace(read_thresholds(lenient_gates), min_visible_percent=99.0)
+    with Screener.open(shared_bundle, gates=strict) as opened:
+        result = opened.screen(draw("D"), draw("D", seed=2)[40:], color="rgb")
+    page = render_report(result, draw("D"), draw("D", seed=2)[40:])
+    assert page.count('<ul class="gates"') == 2
+    refused = re.findall(r'<li class="failed">([^<]+)<b>([\d.]+)</b> &ge; ([\d.]+): refused', page)
+    figure = result.right.quality.figures[0]
+    assert refused == [("visible percent ", f"{figure.value:.1f}", "99.0")]
+    assert "field_of_view_cut" in page
+
+
+def test_plans_that_ran_are_named(screener, draw) -> None:
+    result = screener.screen(draw("D"), None, color="rgb")
+    plans = {"encoder": "a" * 64, "head": "b" * 64}
+    engine = replace(result.engine, plan_sha256=plans)
+    page = render_report(replace(result, engine=engine), None, None)
+    assert re.findall(r"Plan SHA-256, (\w+)</dt><dd>(\w)\2{63}</dd>", page) == [
+        ("encoder", "a"),
+        ("head", "b"),
+    ]
 
 
 def test_text_from_outside_is_escaped(screener, draw) -> None:

@@ -84,7 +84,7 @@ def test_exam_keeps_no_frame_and_no_input_of_what_it_has_encoded(hindered, draw)
         backend.held.set()
         wait_until(lambda: backend.encoded == [("left",)])
         gc.collect()
-        held = [one for one in gc.get_objects() if isinstance(one, PreparedEye | Encoding)]
+        held = [one for one in gc.get_objects() if type(one) in (PreparedEye, Encoding)]
         inputs = [vars(one).get("tensor", vars(one).get("_tensor")) for one in held]
         assert len(inputs) >= 3
         assert not [one for one in inputs if one is not None]

@@ -134,7 +134,7 @@ def test_gates_show_figures_and_thresholds_and_which_one_refused(
     assert page.count('<ul class="gates"') == 2
     refused = re.findall(r'<li class="failed">([^<]+)<b>([\d.]+)</b> &ge; ([\d.]+): refused', page)
     figure = result.right.quality.figures[0]
-    assert refused == [("visible percent ", f"{figure.value:.1f}", "99.0")]
+    assert refused == [("visible percent ", f"{figure.value:.1f}", "99")]
     assert "field_of_view_cut" in page
 
 

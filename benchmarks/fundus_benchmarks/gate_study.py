@@ -159,7 +159,7 @@ def _one_cross_validation(eyes: Sequence[Eye], rng: np.random.Generator) -> tupl
             [_score(e, weights, constant) for e in training if e.label == "reject"],
             _REFUSED_REJECT,
         )
-        for i in np.flatnonzero(fold == k):
+        for i in np.flatnonzero(fold == k).tolist():
             score[i] = _score(eyes[i], weights, constant)
             refused[i] = score[i] < bound
     return score, refused

@@ -7,6 +7,7 @@ photographs: it is there for what none of them shows.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -98,19 +99,17 @@ def refit(eyes: Sequence[GradedEye], *, refuse_good: float, start: GateThreshold
 def _fit(eyes: Sequence[GradedEye], refuse_good: float, start: GateThresholds) -> GateThresholds:
     good = [e.figures for e in eyes if e.grade == "good" and e.figures is not None]
     bounds = {
-        gate.threshold: _rounded(_with_room(gate.figure, good))
-        for gate in GATES
-        if gate.figure != "quality"
+        gate.threshold: _with_room(gate.figure, good) for gate in GATES if gate.figure != "quality"
     }
-    quality = _quality_bound(eyes, refuse_good)
-    return replace(start, **bounds, min_quality=_rounded(quality))
+    quality = _rounded_down(_quality_bound(eyes, refuse_good))
+    return replace(start, **bounds, min_quality=quality)
 
 
 def _with_room(figure: str, good: Sequence[EyeFigures]) -> float:
     values = [float(getattr(figures, figure)) for figures in good]
     if figure in _ROOM_BELOW:
-        return _ROOM_BELOW[figure] * min(values)
-    return 1.5 * max(values) + _ROOM_ABOVE[figure]
+        return _rounded_down(_ROOM_BELOW[figure] * min(values))
+    return -_rounded_down(-1.5 * max(values) - _ROOM_ABOVE[figure])
 
 
 def _quality_bound(eyes: Sequence[GradedEye], refuse_good: float) -> float:
@@ -137,8 +136,9 @@ def _at_share(ordered: Sequence[float], share: float) -> float:
     return ordered[min(int(share * len(ordered)), len(ordered) - 1)]
 
 
-def _rounded(value: float) -> float:
-    return float(f"{value:.4g}")
+def _rounded_down(value: float) -> float:
+    """To thousandths; down, so that the eye that set a bound still passes it."""
+    return math.floor(1000 * value) / 1000
 
 
 def _shares(eyes: Sequence[GradedEye], refused: dict[str, bool]) -> dict[Grade, float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 
 import cv2
 import numpy as np
@@ -88,7 +89,7 @@ FAULTS: dict[str, tuple[Fault, tuple[float, ...]]] = {
     "under": (dimmed, (0, 0.5, 1, 1.5, 2, 2.5, 3, 4)),
     "haze": (hazed, (0, 0.15, 0.3, 0.45, 0.6, 0.7, 0.8, 0.9)),
     "lid": (lid, (0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)),
-    "vignette": (vignetted, (0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)),
+    "vignette": (vignetted, (0, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6)),
     "noise": (noisy, (0, 4, 8, 12, 16, 24, 32, 48)),
     "cut": (cut, (0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)),
 }
@@ -166,6 +167,7 @@ def plate(color: tuple[int, int, int]) -> Frame:
     return photographed(round_thing(color)[0])
 
 
+@cache
 def no_fundus() -> dict[str, Frame]:
     """Round bright things that the field-of-view rule takes for a disc."""
     return {

@@ -66,7 +66,11 @@ def command_id(command: object) -> str:
 
 
 def screen_parser(words: list[str]) -> tuple[argparse.ArgumentParser, list[str]]:
-    others = {"doctor": arguments.build_doctor_parser, "demo": arguments.build_demo_parser}
+    others = {
+        "doctor": arguments.build_doctor_parser,
+        "demo": arguments.build_demo_parser,
+        "calibrate-gates": arguments.build_calibrate_gates_parser,
+    }
     if words[0] in others:
         return others[words[0]](), words[1:]
     return arguments.build_parser(), words

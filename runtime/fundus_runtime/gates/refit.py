@@ -2,7 +2,7 @@
 
 The quality bound is where it tells the sorted photographs apart best, or, where all are good, where
 it refuses a stated share of them. Every other bound leaves room beyond the extremes of the good
-photographs: it is there for what none of them shows.
+photographs, since it is there for what none of them shows.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ GRADES: tuple[Grade, ...] = ("good", "usable", "reject")
 MIN_GOOD = 20
 
 _FOLDS = 5
+# of the good photographs, so that one that was sorted wrongly among hundreds sets no bound
+_EXTREME = 0.005
 # the bound is this share of the least good figure
 _ROOM_BELOW = {
     "visible_percent": 0.9,
@@ -106,10 +108,11 @@ def _fit(eyes: Sequence[GradedEye], refuse_good: float, start: GateThresholds) -
 
 
 def _with_room(figure: str, good: Sequence[EyeFigures]) -> float:
-    values = [float(getattr(figures, figure)) for figures in good]
+    values = sorted(float(getattr(figures, figure)) for figures in good)
     if figure in _ROOM_BELOW:
-        return _rounded_down(_ROOM_BELOW[figure] * min(values))
-    return -_rounded_down(-1.5 * max(values) - _ROOM_ABOVE[figure])
+        return _rounded_down(_ROOM_BELOW[figure] * _at_share(values, _EXTREME))
+    largest = values[-1 - int(_EXTREME * len(values))]
+    return -_rounded_down(-1.5 * largest - _ROOM_ABOVE[figure])
 
 
 def _quality_bound(eyes: Sequence[GradedEye], refuse_good: float) -> float:

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from sklearn.metrics import roc_auc_score
 
 from fundus_benchmarks.gate_study import (
     Eye,
@@ -60,6 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     _odir(odir)
     _copies(args.data, odir)
     _faults(args.data, graded)
+    _resolutions(args.data, graded)
     _other_things()
     _time(args.data)
     return 0
@@ -88,6 +90,9 @@ def _quality(eyes: list[Eye]) -> None:
     study = cross_validated_quality(eyes)
     print(f"\n## {len(eyes)} graded eyes")
     print(f"cross-validated: AUC {study.auc:.3f},", _shares(study.refused))
+    seen = [(e.label != "reject", v) for e in eyes if (v := e.verdict(_BOUNDS)) is not None]
+    alone = roc_auc_score([kept for kept, _ in seen], [_figure(v, "detail") for _, v in seen])
+    print(f"detail alone, of those with a field of view: AUC {alone:.3f}")
     refusals = {g: [e.refusal(_BOUNDS) for e in eyes if e.label == g] for g in _GRADES}
     for grade, reasons in refusals.items():
         counts = Counter(reason for reason in reasons if reason)
@@ -97,6 +102,10 @@ def _quality(eyes: list[Eye]) -> None:
             f"({100 * counts.total() / len(reasons):.1f} %, 95 % {100 * low:.1f}-{100 * high:.1f})",
             dict(counts),
         )
+
+
+def _figure(verdict: GateVerdict, name: str) -> float:
+    return next(figure.value for figure in verdict.figures if figure.name == name)
 
 
 def _shares(refused: dict[str, float]) -> str:
@@ -212,10 +221,24 @@ def _faults(data: Path, graded: list[Eye]) -> None:
             verdicts = [_verdict(fault(f, _field(f), strength)) for f in frames]
             judged = [v for v in verdicts if isinstance(v, GateVerdict)]
             refused = np.mean([not (isinstance(v, GateVerdict) and v.usable) for v in verdicts])
-            value = np.median([f.value for v in judged for f in v.figures if f.name == figure] or 0)
+            value = np.median([_figure(v, figure) for v in judged] or [0.0])
             print(f"{strength:g}: {100 * refused:.0f} % {value:.3g}", end="; ")
         reasons = Counter(v.reason if isinstance(v, GateVerdict) else v for v in verdicts)
         print("at the last:", dict(reasons))
+
+
+def _resolutions(data: Path, graded: list[Eye]) -> None:
+    good = [e for e in graded if e.label == "good"]
+    files = [data / "eyepacs" / f"{e.patient}_{e.side}.jpg" for e in good[::3]]
+    print(f"\n## Detail of {len(files)} good eyes at other sizes, of that at 400 px: median")
+    for factor in (256 / 400, 300 / 400, 800 / 400, 1944 / 400):
+        shares = []
+        for frame in map(read_photograph, files):
+            one, other = _verdict(frame), _verdict(_scaled(frame, factor))
+            if isinstance(one, GateVerdict) and isinstance(other, GateVerdict):
+                shares.append(_figure(other, "detail") / _figure(one, "detail"))
+        print(f"{400 * factor:.0f} px: {np.median(shares):.3f}", end="; ")
+    print()
 
 
 def _field(frame: Frame) -> FieldOfView:

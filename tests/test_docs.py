@@ -42,6 +42,7 @@ ALL_MARKDOWN = sorted(
     }
 )
 PROGRAMS = ("fundus-screen", "fundus-train", "fundus-export")
+SCREEN_COMMANDS = ("doctor", "demo", "calibrate-gates")
 
 
 def blocks(page: Path, language: str) -> list[str]:
@@ -102,7 +103,7 @@ def parsed(words: list[str]) -> argparse.Namespace:
 )
 def test_every_command_on_a_page_is_one(page: Path, words: list[str]) -> None:
     found = parsed(words)
-    if words[0] == "fundus-screen" and words[1] not in ("doctor", "demo"):
+    if words[0] == "fundus-screen" and words[1] not in SCREEN_COMMANDS:
         assert arguments.usage_problem(found) is None
 
 
@@ -376,3 +377,19 @@ def test_table_of_presets_is_the_presets() -> None:
             "EMA decay": str(train.ema_decay),
             "weight of the per-eye loss": str(train.eye_loss_weight),
         }
+
+
+def test_table_of_gates_is_the_gates() -> None:
+    from fundus_runtime.gates import GATES, GateThresholds
+
+    defaults = GateThresholds()
+    expected = [
+        [
+            f"`{gate.figure}`",
+            f"`{gate.threshold}`",
+            f"{getattr(defaults, gate.threshold):g}",
+            f"`{gate.reason}`",
+        ]
+        for gate in GATES
+    ]
+    assert [row[:4] for row in cells(DOCS / "gates.md", "## What is asked")] == expected

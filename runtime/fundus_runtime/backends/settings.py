@@ -8,6 +8,7 @@ sleeps while the engine runs on the same thread.
 
 from __future__ import annotations
 
+import logging
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -31,6 +32,8 @@ Spinning = Literal["while_running", "never"]
 
 PROVIDERS: tuple[str, ...] = get_args(Provider)
 PRECISIONS: tuple[str, ...] = get_args(Precision)
+
+_LOG = logging.getLogger(__name__)
 
 _MAX_DEFAULT_THREADS = 4
 _ALL_BUT_ONE_FROM = 3
@@ -94,10 +97,20 @@ class EngineSettings:
     def pin_calling_thread(self) -> None:
         """Keep the calling thread on the first CPU of `affinity`; nothing without one.
 
-        For a thread of one's own that calls the engine; never for one of the host program.
+        For a thread of one's own that calls the engine; never for one of the host program. A CPU
+        that was taken away meanwhile is a warning, since no exam should fail for it.
         """
-        if self.affinity is not None and hasattr(os, "sched_setaffinity"):
+        if self.affinity is None or not hasattr(os, "sched_setaffinity"):
+            return
+        try:
             os.sched_setaffinity(0, {self.affinity[0]})
+        except OSError as error:
+            _LOG.warning(
+                "the encoding thread cannot be kept on CPU %d (%s) and runs where the system puts "
+                "it; name CPUs that this process may use",
+                self.affinity[0],
+                error,
+            )
 
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON values."""

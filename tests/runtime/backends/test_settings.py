@@ -12,6 +12,7 @@ import pytest
 from fundus_runtime.backends import settings as settings_module
 from fundus_runtime.backends.settings import EngineSettings, default_threads
 from fundus_runtime.errors import UsageError
+from fundus_runtime.screener import Screener
 
 CPU = min(os.sched_getaffinity(0))
 
@@ -95,3 +96,18 @@ def test_a_thread_of_ones_own_is_pinned_and_no_other() -> None:
     assert os.sched_getaffinity(0) == before
     EngineSettings().pin_calling_thread()
     assert os.sched_getaffinity(0) == before
+
+
+def test_a_cpu_that_was_taken_away_is_a_warning_and_eyes_are_encoded(
+    shared_bundle, draw, monkeypatch, caplog
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(22, "Invalid argument")
+
+    settings = EngineSettings(affinity=(CPU,))
+    with Screener.open(shared_bundle, settings=settings) as screener, screener.begin() as exam:
+        monkeypatch.setattr(os, "sched_setaffinity", refuse)
+        exam.add("left", draw("D", seed=1), color="rgb")
+        exam.add("right", draw("N", seed=2), color="rgb")
+        assert exam.result(timeout=30).left.status == "ok"
+    assert f"CPU {CPU}" in caplog.text

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from fundus_runtime.commands import bench
-from fundus_runtime.errors import ImageError
+from fundus_runtime.errors import EngineError, ImageError
+from fundus_runtime.latency import first_result, machine
+from fundus_runtime.latency.first_result import measure_first_result
 from fundus_runtime.latency.frames import FRAME_SIZE, camera_frames, frames_of
-from fundus_runtime.latency.machine import describe_machine, memory_mb
+from fundus_runtime.latency.machine import describe_machine, memory_mb, process_threads
 from fundus_runtime.latency.timing import Timing, took_ms
 from fundus_runtime.preprocess import PreprocessSpec
 from fundus_runtime.preprocess.native import NativePreprocessor
+from fundus_runtime.screener import Screener
 
 
 def test_percentiles_are_of_the_durations() -> None:
@@ -55,10 +59,45 @@ def test_a_folder_with_one_photograph_is_refused(tmp_path: Path) -> None:
 
 
 def test_the_machine_names_what_it_does_not_tell() -> None:
-    machine = describe_machine()
-    assert machine["usable_processors"] >= 1
-    assert machine["not_available"] == [name for name, value in machine.items() if value is None]
-    json.dumps(machine)
+    found = describe_machine()
+    assert found["usable_processors"] >= 1
+    assert found["not_available"] == [name for name, value in found.items() if value is None]
+    json.dumps(found)
+
+
+@pytest.mark.parametrize(
+    ("said", "mode"),
+    [
+        ("NV Power Mode: MAXN\n0\n", "MAXN"),
+        ("NVPM WARN: fan mode is not set!\nNV Power Mode: 15W\n2\n", "15W"),
+        ("NVPM ERROR: cannot read\n", None),
+    ],
+)
+def test_a_jetsons_power_mode_is_read_past_its_warnings(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, said: str, mode: str | None
+) -> None:
+    program = tmp_path / "nvpmodel"
+    program.write_text(f"#!/bin/sh\nprintf '%s' '{said}'\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    assert describe_machine()["power_mode"] == mode
+
+
+def test_threads_that_python_did_not_start_are_counted(shared_bundle: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    before = process_threads()
+    assert before is not None
+    with Screener.open(shared_bundle, threads=2):
+        assert process_threads() >= before + 2  # one for the encoder, one for the head
+
+
+def test_a_fresh_process_that_hangs_is_a_typed_error(
+    shared_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(first_result, "_SECONDS", 0.01)
+    frame = np.zeros((64, 64, 3), np.uint8)
+    with pytest.raises(EngineError, match="no result within"):
+        measure_first_result(shared_bundle, frame, frame)
 
 
 def test_peak_memory_is_at_least_what_is_resident() -> None:
@@ -86,11 +125,24 @@ def test_the_command_measures_whole_exams_and_their_stages(
 
 
 def test_the_command_prints_a_table_that_says_what_the_host_does_not_tell(
-    shared_bundle: Path, capsys: pytest.CaptureFixture[str]
+    shared_bundle: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
 ) -> None:
     pytest.importorskip("onnxruntime")
+    zone = tmp_path / "thermal" / "thermal_zone0"
+    zone.mkdir(parents=True)
+    (zone / "type").write_text("CPU-therm\n")
+    (zone / "temp").write_text("48250\n")
+    monkeypatch.setattr(machine, "_THERMAL", zone.parent)
+    monkeypatch.setenv("PATH", str(tmp_path))  # where no nvpmodel is
     assert bench.main(["latency", "--bundle", str(shared_bundle), "--seconds", "0.1"]) == 0
     text = capsys.readouterr().out
+    (untold,) = (line for line in text.splitlines() if line.startswith("this host does not tell"))
+    assert "power mode" in untold
+    assert "CPU-therm 48 to 48" in text
+    assert "threads," in text.splitlines()[-2]
     assert "the wait after the second eye" in text
     assert "first result of a fresh process" in text
 

@@ -55,7 +55,7 @@ def measure_first_result(
         threads: as `Screener.open` takes them.
 
     Raises:
-        EngineError: the process failed.
+        EngineError: the process failed, or took longer than five minutes.
     """
     with tempfile.TemporaryDirectory() as folder:
         paths = [str(Path(folder, f"{name}.npy")) for name in ("left", "right")]
@@ -64,13 +64,19 @@ def measure_first_result(
         module = "fundus_runtime.latency.first_result"
         words = [*paths, "" if bundle is None else str(bundle), str(threads or 0)]
         start = time.monotonic()
-        done = subprocess.run(
-            [sys.executable, "-m", module, *words],
-            capture_output=True,
-            text=True,
-            timeout=_SECONDS,
-            check=False,
-        )
+        try:
+            done = subprocess.run(
+                [sys.executable, "-m", module, *words],
+                capture_output=True,
+                text=True,
+                timeout=_SECONDS,
+                check=False,
+            )
+        except subprocess.TimeoutExpired as error:
+            raise EngineError(
+                f"a fresh process gave no result within {_SECONDS} s; see with "
+                "`fundus-screen demo` what it waits for"
+            ) from error
     if done.returncode != 0:
         raise EngineError(f"a fresh process gave no result: {done.stderr.strip()[-500:]}")
     answer = json.loads(done.stdout)

@@ -12,12 +12,14 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-__all__ = ["describe_machine", "memory_mb", "temperatures_c"]
+__all__ = ["describe_machine", "memory_mb", "process_threads", "temperatures_c"]
 
 _CPUFREQ = Path("/sys/devices/system/cpu/cpu0/cpufreq")
 _DEVICE_MODEL = Path("/proc/device-tree/model")
 _THERMAL = Path("/sys/class/thermal")
+_STATUS = Path("/proc/self/status")
 _NVPMODEL_SECONDS = 5
+_NVPMODEL_ANSWER = "NV Power Mode:"
 
 
 def describe_machine() -> dict[str, Any]:
@@ -25,7 +27,7 @@ def describe_machine() -> dict[str, Any]:
     found = {
         "device": _device_model(),
         "processor": _processor(),
-        "usable_processors": len(os.sched_getaffinity(0)),
+        "usable_processors": _usable_processors(),
         "memory_mb": _meminfo_mb("MemTotal"),
         "kernel": platform.release(),
         "system": platform.platform(),
@@ -53,6 +55,18 @@ def memory_mb() -> dict[str, float | None]:
     return {"resident": _status_mb("VmRSS"), "peak": _status_mb("VmHWM")}
 
 
+def process_threads() -> int | None:
+    """Threads of this process at this moment, the engine's own ones counted."""
+    for line in _lines(_STATUS):
+        if line.startswith("Threads:"):
+            return int(line.split(":", 1)[1])
+    return None
+
+
+def _usable_processors() -> int | None:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+
+
 def _device_model() -> str | None:
     text = _text(_DEVICE_MODEL)
     return None if text is None else text.rstrip("\0")
@@ -77,7 +91,7 @@ def _clock_mhz() -> float | None:
 
 
 def _power_mode() -> str | None:
-    """Jetson's power mode, as nvpmodel names it."""
+    """Jetson's power mode, as nvpmodel names it; warnings may stand before it."""
     program = shutil.which("nvpmodel")
     if program is None:
         return None
@@ -87,8 +101,10 @@ def _power_mode() -> str | None:
         )
     except (OSError, subprocess.SubprocessError):
         return None
-    words = [line.split(":", 1)[1].strip() for line in done.stdout.splitlines() if ":" in line]
-    return words[0] if words else None
+    for line in done.stdout.splitlines():
+        if line.startswith(_NVPMODEL_ANSWER):
+            return line.removeprefix(_NVPMODEL_ANSWER).strip()
+    return None
 
 
 def _meminfo_mb(name: str) -> float | None:
@@ -96,7 +112,7 @@ def _meminfo_mb(name: str) -> float | None:
 
 
 def _status_mb(name: str) -> float | None:
-    return _kilobytes(Path("/proc/self/status"), name)
+    return _kilobytes(_STATUS, name)
 
 
 def _kilobytes(path: Path, name: str) -> float | None:

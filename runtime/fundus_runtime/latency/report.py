@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -19,7 +18,12 @@ from fundus_runtime.latency.exams import (
     measure_second_eyes,
 )
 from fundus_runtime.latency.first_result import measure_first_result
-from fundus_runtime.latency.machine import describe_machine, memory_mb, temperatures_c
+from fundus_runtime.latency.machine import (
+    describe_machine,
+    memory_mb,
+    process_threads,
+    temperatures_c,
+)
 from fundus_runtime.screener import Screener
 from fundus_runtime.version import __version__
 
@@ -72,7 +76,7 @@ def measure_latency(
             "frames": [f"{frame.shape[1]}x{frame.shape[0]}" for frame in frames],
             "first_result_ms": round(first.first_result_ms, 1),
             "memory_mb": {"fresh_process_peak": first.peak_mb, **memory_mb()},
-            "process_threads": threading.active_count(),
+            "process_threads": process_threads(),
             "latency": measured,
             "machine": machine,
             "temperatures_after_c": temperatures_c() or None,
@@ -102,7 +106,11 @@ def format_latency(values: Mapping[str, Any]) -> str:
         "",
         f"first result of a fresh process: {values['first_result_ms']:.0f} ms after its start, "
         f"peak memory {_or_unknown(memory['fresh_process_peak'])} MB",
+        f"this process: {_or_unknown(values['process_threads'])} threads, "
+        f"{_or_unknown(memory['resident'])} MB with all its frames",
     ]
+    if values["temperatures_after_c"]:
+        lines.append(f"degrees Celsius: {_heat(machine, values['temperatures_after_c'])}")
     return "\n".join(lines)
 
 
@@ -134,6 +142,14 @@ _SHOWN = ("device", "processor", "usable_processors", "clock_mhz", "clock_govern
 def _timing_line(words: str, timing: Mapping[str, float]) -> str:
     columns = " ".join(f"{timing[key]:8.2f}" for key in ("p50_ms", "p90_ms", "p99_ms", "max_ms"))
     return f"{words:<34} {columns} {timing['count']:6d}"
+
+
+def _heat(machine: Mapping[str, Any], after: Mapping[str, float]) -> str:
+    """Every thermal zone before and after."""
+    before = machine["temperatures_c"] or {}
+    return ", ".join(
+        f"{zone} {_or_unknown(before.get(zone))} to {value:.0f}" for zone, value in after.items()
+    )
 
 
 def _sizes(sizes: Sequence[str]) -> str:

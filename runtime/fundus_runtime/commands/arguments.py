@@ -198,7 +198,7 @@ def _add_model_options(parser: argparse.ArgumentParser) -> None:
         "--threads",
         type=positive_integer,
         metavar="N",
-        help="threads of the engine (default: the physical cores, at most 4)",
+        help="threads of the engine (default: by the physical cores, at most 4)",
     )
 
 

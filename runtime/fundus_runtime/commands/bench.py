@@ -46,7 +46,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--threads",
         type=positive_integer,
         metavar="N",
-        help="threads of the engine (default: the physical cores, at most 4)",
+        help="threads of the engine (default: by the physical cores, at most 4)",
     )
     latency.add_argument("--json", action="store_true", help="print the figures as JSON")
     return parser

@@ -7,6 +7,7 @@
 #include <random>
 #include <vector>
 
+#include "fundus/gate_figures.hpp"
 #include "fundus/preprocessor.hpp"
 
 namespace drawn {
@@ -87,6 +88,12 @@ inline bool same(const Eye& a, const Eye& b) {
          f.radius_y_px == g.radius_y_px && f.rim_permille == g.rim_permille &&
          f.visible_permille == g.visible_permille && a.image == b.image && a.mask == b.mask &&
          a.tensor == b.tensor;
+}
+
+inline bool same(const fundus::GateReadings& a, const fundus::GateReadings& b) {
+  return a.cells == b.cells && a.red == b.red && a.green == b.green && a.blue == b.blue &&
+         a.red_over_blue == b.red_over_blue && a.shaded_permille == b.shaded_permille &&
+         a.clipped_permille == b.clipped_permille && a.detail == b.detail && a.noise == b.noise;
 }
 
 } // namespace drawn

@@ -1,7 +1,7 @@
-// Feeds the preprocessor frames of every geometry and content: sizes, strides and their signs,
-// channel orders, specs. Meant for a build with sanitizers. A frame's memory is exactly as large as
-// its geometry says, so that a read beyond it is seen.
-// usage: fuzz_geometry [inputs] [seed]
+// Feeds the preprocessor and the gates frames of every geometry and content: sizes, strides and
+// their signs, channel orders, specs. Meant for a build with sanitizers. A frame's memory is
+// exactly as large as its geometry says, so that a read beyond it is seen. usage: fuzz_geometry
+// [inputs] [seed]
 #include <algorithm>
 #include <array>
 #include <cmath>
@@ -11,6 +11,7 @@
 #include <stdexcept>
 
 #include "drawn.hpp"
+#include "fundus/gate_figures.hpp"
 
 namespace {
 
@@ -129,6 +130,21 @@ void out_of_range_is_refused(Preprocessor& preprocessor, FrameView view, Random&
   check(false, "a side under 64 px is refused");
 }
 
+// The gates read the same memory, for any disc.
+void fuzz_gates(const FrameView& strided, const FrameView& packed, Random& random) {
+  const fundus::FieldOfView disc{random.from(-50, packed.width + 50),
+                                 random.from(-50, packed.height + 50),
+                                 random.from(1, packed.width),
+                                 random.from(1, packed.height),
+                                 0,
+                                 0};
+  fundus::GateCells cells, expected;
+  const bool agree =
+      drawn::same(measure_gates(strided, disc, cells), measure_gates(packed, disc, expected));
+  check(agree && cells.levels == expected.levels && cells.inside == expected.inside,
+        "strides do not matter to the gates");
+}
+
 // Thumbnails that no frame gave, as a twin on a GPU might hand them over.
 void fuzz_thumbnail(fundus::FieldOfViewFinder& finder, Random& random) {
   const int height = random.from(1, 160), width = random.from(1, 160), stride = random.from(1, 40);
@@ -163,6 +179,7 @@ int main(int argc, char** argv) {
     if (random.one_in(4))
       check(drawn::same(eye, drawn::prepare(*baseline, drawn::packed(pixels, height, width))),
             "strides, kernels and threads do not matter");
+    if (random.one_in(4)) fuzz_gates(frame.view, drawn::packed(pixels, height, width), random);
     if (random.one_in(50)) out_of_range_is_refused(*preprocessor, frame.view, random);
     if (random.one_in(5)) fuzz_thumbnail(finder, random);
     if (drawn::failures != 0) {

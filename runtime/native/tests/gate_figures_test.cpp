@@ -11,20 +11,14 @@
 namespace {
 
 using drawn::check;
+using drawn::same;
 using fundus::FieldOfView;
 using fundus::FrameView;
 using fundus::GateCells;
-using fundus::GateReadings;
 
 constexpr int kHeight = 300, kWidth = 360;
 constexpr drawn::Disc kDisc{180.0, 150.0, 130.0, 130.0};
 constexpr FieldOfView kField{180, 150, 130, 130, 1000, 1000};
-
-bool same(const GateReadings& a, const GateReadings& b) {
-  return a.cells == b.cells && a.red == b.red && a.green == b.green && a.blue == b.blue &&
-         a.red_over_blue == b.red_over_blue && a.shaded_permille == b.shaded_permille &&
-         a.clipped_permille == b.clipped_permille && a.detail == b.detail && a.noise == b.noise;
-}
 
 void a_drawn_fundus_has_the_levels_that_it_was_drawn_with() {
   drawn::Random random(1);

@@ -126,15 +126,19 @@ class Engine:
             self._one_at_a_time.release()
 
     def encode_later(self, tensor: Float32Array, eye: Eye, on_done: Callable[[], None]) -> Encoding:
-        """Encode one eye on the background thread; see `Encoding`."""
+        """Encode one eye on the background thread; see `Encoding`.
+
+        Raises:
+            EngineError: the engine is closed, or the system gives no thread.
+        """
         encoding = Encoding(tensor, eye, on_done)
         with self._changing:
             if self._closed:
                 raise EngineError("the engine is closed; open the screener again")
-            self._waiting.append(encoding)
             if not self._draining:
-                self._draining = True
                 self._start_draining()
+                self._draining = True
+            self._waiting.append(encoding)
         return encoding
 
     def forget(self, encoding: Encoding) -> None:
@@ -163,7 +167,14 @@ class Engine:
             self._background = ThreadPoolExecutor(
                 1, thread_name_prefix="fundus-encoder", initializer=self._on_thread
             )
-        self._background.submit(self._drain)
+        try:
+            self._background.submit(self._drain)
+        except RuntimeError as error:  # no more threads, or the interpreter is ending
+            self._background = None
+            raise EngineError(
+                f"no thread can be had to encode on ({error}); end threads that are not needed or "
+                "raise this process's limit, then give the photograph again"
+            ) from error
 
     def _drain(self) -> None:
         while True:

@@ -79,6 +79,7 @@ class Exam:
             ExamEyeError: this eye has a photograph already, or was declared absent.
             ExamClosedError: the exam has ended.
             ImageError: the array is not a frame, or too large; the exam is as before.
+            EngineError: the engine cannot take it; the exam is as before.
         """
         return self._take(eye, frame, color, again=False)
 
@@ -89,6 +90,7 @@ class Exam:
             ExamEyeError: there is nothing to replace.
             ExamClosedError: the exam has ended.
             ImageError: the array is not a frame, or too large; the exam is as before.
+            EngineError: the engine cannot take it; the exam is as before.
         """
         return self._take(eye, frame, color, again=True)
 
@@ -185,12 +187,14 @@ class Exam:
 
     def _put(self, place: ExamEye, prepared: PreparedEye) -> None:
         """Take an eye's latest photograph, and encode it if the gates let it pass."""
-        if place.encoding is not None:
-            self._engine.forget(place.encoding)
-        place.prepared, place.encoding = replace(prepared, tensor=None), None
+        former, encoding = place.encoding, None
         if prepared.tensor is not None:
-            # first, so that the engine works while the photographs are compared
-            place.encoding = self._engine.encode_later(prepared.tensor, place.eye, self._wake)
+            # first, so that the engine works while the photographs are compared; where it does not
+            # take the eye, the exam stays as it was
+            encoding = self._engine.encode_later(prepared.tensor, place.eye, self._wake)
+        place.prepared, place.encoding = replace(prepared, tensor=None), encoding
+        if former is not None:
+            self._engine.forget(former)
         # of two eyes with the same photograph the later one is refused, whichever that is
         for one in self._eyes.values():
             one.repeats = False
@@ -286,4 +290,7 @@ class Exam:
 
 
 def _left_s(start: float, timeout: float | None) -> float | None:
-    return None if timeout is None else max(0.0, timeout - (time.perf_counter() - start))
+    if timeout is None:
+        return None
+    # threads cannot be told to wait for longer than that, nor for ever as a number
+    return min(max(0.0, timeout - (time.perf_counter() - start)), threading.TIMEOUT_MAX)

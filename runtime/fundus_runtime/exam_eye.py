@@ -60,7 +60,8 @@ class ExamEye:
         if encoding is None or not prepared.usable:
             return EncodedEye(prepared)
         if encoding.error is not None:
-            raise encoding.error
+            # raised anew each time it is asked for: what it gathered on the way is not kept
+            raise encoding.error.with_traceback(None)
         return EncodedEye(prepared, encoding.encoded, encoding.encode_ms)
 
     def require_free(self, *, again: bool) -> None:

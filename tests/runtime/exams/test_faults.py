@@ -5,6 +5,7 @@ Faults are put between the screener and the real engine by `Hindered`.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from fundus_runtime.errors import (
     ImageError,
     UsageError,
 )
+from fundus_runtime.labels import EYES
 from fundus_runtime.screener import Screener
 
 FRAMES_THAT_ARE_NONE: dict[str, Callable[[np.ndarray], Any]] = {
@@ -219,3 +221,61 @@ def test_every_exam_error_is_one_family() -> None:
         ExamTimeoutError,
     )
     assert all(issubclass(kind, ExamError) and issubclass(kind, FundusError) for kind in kinds)
+
+
+def no_more_threads(_: threading.Thread) -> None:
+    raise RuntimeError("can't start new thread")
+
+
+def test_eye_that_no_thread_can_encode_is_an_error_and_is_never_graded_without(
+    shared_bundle, draw, monkeypatch
+) -> None:
+    left, right = draw("N", seed=1), draw("N", seed=2)
+    with Screener.open(shared_bundle, threads=1) as screener:
+        with screener.begin() as exam:
+            with monkeypatch.context() as patched:
+                patched.setattr(threading.Thread, "start", no_more_threads)
+                with pytest.raises(EngineError, match="no thread can be had to encode on"):
+                    exam.add("left", left, color="rgb")
+            # the exam is as before, and the engine tries again
+            assert exam.verdict("left") is None
+            exam.add("right", right, color="rgb")
+            with pytest.raises(ExamIncompleteError, match="left eye"):
+                exam.result(LONG_S)
+            exam.add("left", left, color="rgb")
+            assert exam.result(LONG_S).outcome == "normal"
+        assert examined(screener, left, right).outcome == "normal"
+
+
+def test_retake_that_the_engine_does_not_take_leaves_the_former_photograph(
+    hindered, draw, monkeypatch
+) -> None:
+    screener, _ = hindered
+    frames = [draw("D", seed=1), draw("N", seed=2)]
+    expected = without_times(screener.screen(*frames, color="rgb"))
+
+    def refuse(*_: Any) -> None:
+        raise EngineError("no thread can be had to encode on")
+
+    with screener.begin() as exam:
+        for eye, frame in zip(EYES, frames, strict=True):
+            exam.add(eye, frame, color="rgb")
+        with monkeypatch.context() as patched:
+            patched.setattr(screener._engine, "encode_later", refuse)
+            with pytest.raises(EngineError):
+                exam.replace("left", draw("N", seed=3), color="rgb")
+        assert without_times(exam.result(LONG_S)) == expected
+
+
+def test_error_of_the_encoder_does_not_grow_when_it_is_asked_for_again(hindered, draw) -> None:
+    screener, backend = hindered
+    backend.failures.append(RuntimeError("CUDA error 700"))
+    depths = []
+    with screener.begin() as exam:
+        exam.add("left", draw("D"), color="rgb")
+        exam.declare_absent("right")
+        for _ in range(3):
+            with pytest.raises(EngineError) as caught:
+                exam.result(LONG_S)
+            depths.append(len(caught.traceback))
+    assert len(set(depths)) == 1

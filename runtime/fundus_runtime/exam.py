@@ -198,6 +198,7 @@ class Exam:
         # of two eyes with the same photograph the later one is refused, whichever that is
         for one in self._eyes.values():
             one.repeats = False
+        self._preparer.find_structure(prepared)
         self._likeness = self._compare()
         place.repeats = self._likeness is not None and not self._likeness.passed
 

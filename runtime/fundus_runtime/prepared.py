@@ -212,6 +212,11 @@ class EyePreparer:
             hint=pair.hint if same else None,
         )
 
+    def find_structure(self, prepared: PreparedEye) -> None:
+        """Compute what `likeness` takes of one eye, so that nobody waits for it later."""
+        if prepared.gates is not None and prepared.usable:
+            _ = prepared.gates.fingerprint.structure
+
     def _judge(
         self, eye: Eye, frame: NDArray[np.uint8], disc: FieldOfView, color: ColorOrder
     ) -> GateVerdict | None:

@@ -7,7 +7,7 @@ eye, are not: vessels that moved by a fiftieth of the disc no longer cover each 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,6 +38,30 @@ class Fingerprint:
     green: NDArray[np.uint16]
     inside: NDArray[np.bool_]
 
+    @cached_property
+    def cells(self) -> NDArray[np.bool_]:
+        """The cells that can be compared: without the rim."""
+        return self.inside & _core()
+
+    @cached_property
+    def structure(self) -> NDArray[np.float64]:
+        """The fine structure of all these cells; computed when it is first asked for."""
+        return self.structure_of(self.cells)
+
+    def structure_of(self, cells: NDArray[np.bool_]) -> NDArray[np.float64]:
+        """Green of some cells without its local mean, bounded, without its own mean."""
+        fine = self._fine[cells]
+        bound = _CLIP * float(np.median(np.abs(fine)))
+        bounded = np.clip(fine, -bound, bound)
+        centred: NDArray[np.float64] = bounded - bounded.mean()
+        return centred
+
+    @cached_property
+    def _fine(self) -> NDArray[np.float64]:
+        green, inside = self.green.astype(np.int32), self.inside.astype(np.int32)
+        fine: NDArray[np.float64] = green - local_mean(green, inside, _WINDOW)
+        return fine
+
 
 def fingerprint(readings: GateReadings) -> Fingerprint:
     """The fingerprint of a photograph that was measured."""
@@ -46,10 +70,14 @@ def fingerprint(readings: GateReadings) -> Fingerprint:
 
 def likeness(a: Fingerprint, b: Fingerprint) -> float:
     """Correlation of two photographs' fine structure where both show the fundus, -1 to 1."""
-    both = a.inside & b.inside & _core()
-    if int(both.sum()) < _MIN_CELLS:
+    both = a.cells & b.cells
+    if np.count_nonzero(both) < _MIN_CELLS:
         return 0.0
-    x, y = _structure(a, both), _structure(b, both)
+    # discs that the camera did not cut have the same cells, and then nothing is computed again
+    x, y = (
+        one.structure if np.array_equal(one.cells, both) else one.structure_of(both)
+        for one in (a, b)
+    )
     scale = float(np.sqrt((x @ x) * (y @ y)))
     return float(x @ y) / scale if scale > 0 else 0.0
 
@@ -59,17 +87,6 @@ def same_photograph(
 ) -> bool:
     """Whether two fingerprints are of one photograph; either may be re-encoded or rescaled."""
     return likeness(a, b) >= min_same
-
-
-def _structure(photograph: Fingerprint, cells: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Green without its local mean, bounded, without its own mean."""
-    green = photograph.green.astype(np.float64)
-    around = local_mean(green, photograph.inside.astype(np.float64), _WINDOW)
-    fine = (green - around)[cells]
-    bound = _CLIP * float(np.median(np.abs(fine)))
-    bounded = np.clip(fine, -bound, bound)
-    centred: NDArray[np.float64] = bounded - bounded.mean()
-    return centred
 
 
 @cache

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from functools import cache
 from importlib import resources
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,27 +35,29 @@ def side_score(readings: GateReadings) -> float:
 
 def side_features(readings: GateReadings) -> Floats:
     """What the classifier sees: 256 values, those of the mirror image are their negatives."""
-    counts = _tiles(readings.inside.astype(np.float64))
-    halves = [
-        _asymmetry(_tiles(readings.levels[:, :, channel].astype(np.float64)), counts)
-        for channel in (0, 1)
-    ]
-    return np.concatenate(halves)
-
-
-def _asymmetry(sums: Floats, counts: Floats) -> Floats:
+    counts = _tiles(readings.inside)
     held = counts > 0
+    sums = _tiles(np.moveaxis(readings.levels[:, :, :2], 2, 0))
     structure = (sums / np.maximum(counts, 1.0) - local_mean(sums, counts, _WINDOW)) * held
-    spread = np.sqrt((structure**2).sum() / max(int(held.sum()), 1))
-    structure /= spread + _FLOOR
-    difference: Floats = structure - structure[:, ::-1]
-    return difference[:, : TILES // 2].ravel()
+    square_sums = (structure**2).reshape(2, -1).sum(axis=1)
+    spread = np.sqrt(square_sums / max(int(held.sum()), 1))
+    structure /= spread[:, None, None] + _FLOOR
+    asymmetry: Floats = structure - structure[:, :, ::-1]
+    return asymmetry[:, :, : TILES // 2].ravel()
 
 
-def _tiles(cells: Floats) -> Floats:
-    side = CELLS // TILES
-    tiles: Floats = cells.reshape(TILES, side, TILES, side).sum(axis=(1, 3))
+def _tiles(cells: NDArray[Any]) -> Floats:
+    """Sums (..., 16, 16) of cells (..., 96, 96): exact, since they are whole numbers."""
+    members = _members()
+    tiles: Floats = members @ np.array(cells, np.float64, order="C") @ members.T
     return tiles
+
+
+@cache
+def _members() -> Floats:
+    """Which cells are in a tile, along one side: 16 x 96."""
+    members: Floats = np.repeat(np.eye(TILES), CELLS // TILES, axis=1)
+    return members
 
 
 @cache

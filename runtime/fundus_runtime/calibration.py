@@ -86,10 +86,12 @@ class Calibration:
                 f"logits of shape {values.shape} do not fit {len(self.letters)} classes "
                 f"({' '.join(self.letters)}); axis {axis} must be the classes"
             )
-        temperature = np.array([one.temperature for one in self.classes])
-        bias = np.array([one.bias for one in self.classes])
-        corrected = np.moveaxis(values, axis, -1) / temperature + bias
-        return np.moveaxis(corrected, -1, axis)
+        along = [1] * values.ndim
+        along[axis] = len(self.letters)
+        temperature = np.array([one.temperature for one in self.classes]).reshape(along)
+        bias = np.array([one.bias for one in self.classes]).reshape(along)
+        corrected: NDArray[np.float64] = values / temperature + bias
+        return corrected
 
     def to_dict(self) -> dict[str, Any]:
         """The calibration as `{letter: {"temperature", "bias"}}`."""

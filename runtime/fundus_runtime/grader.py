@@ -15,6 +15,7 @@ from fundus_runtime.bundle import Bundle
 from fundus_runtime.calibration import Calibration, OperatingPoint
 from fundus_runtime.certificate import certificate_of
 from fundus_runtime.engine import Engine
+from fundus_runtime.errors import EngineError
 from fundus_runtime.gates import GateFigure
 from fundus_runtime.heat_map import HeatMaps
 from fundus_runtime.manifest import GraphPair
@@ -195,9 +196,11 @@ def conclude(
         timeout: seconds to wait while the engine works for others.
 
     Raises:
-        EngineError: the engine failed.
+        EngineError: the engine failed, or a usable eye did not go through the encoder.
         ExamTimeoutError: it was busy for longer.
     """
+    for eye in (left, right):
+        _require_encoded_if_usable(eye)
     logits, head_ms = None, None
     if known := left.encoded or right.encoded:
         absent = np.zeros_like(known.features)
@@ -214,6 +217,13 @@ def conclude(
         head_ms=head_ms,
     )
     return grader.grade(left, right, logits, likeness=likeness, time_ms=times)
+
+
+def _require_encoded_if_usable(eye: EncodedEye) -> None:
+    # the head would take it for an absent eye, and the exam could still read as normal
+    if eye.prepared.usable != (eye.encoded is not None):
+        state = "usable, but was not" if eye.prepared.usable else "not usable, but was"
+        raise EngineError(f"the {eye.prepared.eye} eye is {state} encoded; begin the exam again")
 
 
 def _probabilities(calibration: Calibration, logits: Float32Array) -> dict[str, float]:

@@ -26,6 +26,7 @@ from fundus_runtime.errors import (
     ImageError,
     UsageError,
 )
+from fundus_runtime.grader import EncodedEye, conclude
 from fundus_runtime.labels import EYES
 from fundus_runtime.screener import Screener
 
@@ -265,6 +266,17 @@ def test_retake_that_the_engine_does_not_take_leaves_the_former_photograph(
             with pytest.raises(EngineError):
                 exam.replace("left", draw("N", seed=3), color="rgb")
         assert without_times(exam.result(LONG_S)) == expected
+
+
+def test_usable_eye_that_was_not_encoded_is_never_graded(screener, draw) -> None:
+    left, right = (
+        screener.prepare(eye, draw("N", seed=i), color="rgb") for i, eye in enumerate(EYES)
+    )
+    images = np.stack([left.tensor])
+    encoded, _ = screener._engine.encode(images, ["left"])
+    eyes = EncodedEye(left, encoded), EncodedEye(right)
+    with pytest.raises(EngineError, match="right eye is usable, but was not encoded"):
+        conclude(screener._engine, screener._grader, *eyes, likeness=None)
 
 
 def test_error_of_the_encoder_does_not_grow_when_it_is_asked_for_again(hindered, draw) -> None:

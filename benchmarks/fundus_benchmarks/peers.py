@@ -29,6 +29,9 @@ class Peer(Protocol):
     def logits(self, left: Frame, right: Frame) -> Floats:
         """The patient's logits, (1, K)."""
 
+    def logits_of(self, eyes: Floats) -> Floats:
+        """The same of a pair that is prepared already, (2, 3, S, S)."""
+
 
 class PyTorchPeer:
     """PyTorch, FP32, eager.
@@ -46,7 +49,10 @@ class PyTorchPeer:
 
     def logits(self, left: Frame, right: Frame) -> Floats:
         """The patient's logits, (1, K)."""
-        eyes = [preprocess_with_opencv(frame, self._spec) for frame in (left, right)]
+        return self.logits_of(_pair_with_opencv(left, right, self._spec))
+
+    def logits_of(self, eyes: Floats) -> Floats:
+        """The same of a pair that is prepared already, (2, 3, S, S)."""
         with torch.inference_mode():
             tensors = [torch.from_numpy(eye[None]) for eye in eyes]
             answer: Floats = self._model(*tensors).logits.numpy()
@@ -75,7 +81,10 @@ class OpenVINOPeer:
 
     def logits(self, left: Frame, right: Frame) -> Floats:
         """The patient's logits, (1, K)."""
-        eyes = np.stack([preprocess_with_opencv(frame, self._spec) for frame in (left, right)])
+        return self.logits_of(_pair_with_opencv(left, right, self._spec))
+
+    def logits_of(self, eyes: Floats) -> Floats:
+        """The same of a pair that is prepared already, (2, 3, S, S)."""
         feeds = {"image": eyes}
         features = self._encoder.infer(feeds)["features"]
         present = np.ones(1, np.float32)
@@ -115,6 +124,10 @@ def preprocess_with_opencv(frame: Frame, spec: PreprocessSpec) -> Floats:
     normalised = (levels - mean) / std * _disc(spec)[:, :, None]
     tensor: Floats = np.ascontiguousarray(normalised.transpose(2, 0, 1))
     return tensor
+
+
+def _pair_with_opencv(left: Frame, right: Frame, spec: PreprocessSpec) -> Floats:
+    return np.stack([preprocess_with_opencv(frame, spec) for frame in (left, right)])
 
 
 def _disc(spec: PreprocessSpec) -> Floats:

@@ -6,14 +6,11 @@ Figures have the names of `bars.toml`; ratios are of medians within one run.
 from __future__ import annotations
 
 import statistics
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import cv2
 import numpy as np
-from fundus_runtime.backends.open import open_engine
-from fundus_runtime.preprocess.native import NativePreprocessor
 from numpy.typing import NDArray
 
 from fundus_benchmarks.agreement import require_agreement
@@ -21,14 +18,24 @@ from fundus_benchmarks.install_size import cpu_install_mb
 from fundus_benchmarks.models import BenchmarkModel, edge_bundle, preset_bundle
 from fundus_benchmarks.peers import OpenVINOPeer, PyTorchPeer
 from fundus_benchmarks.turns import Contender, take_turns
+from fundus_runtime.backends.open import open_engine
 from fundus_runtime.backends.settings import EngineSettings
 from fundus_runtime.bundle import Bundle
-from fundus_runtime.gates import judge
+from fundus_runtime.gates import judge_pair
 from fundus_runtime.labels import Eye
+from fundus_runtime.latency.exams import (
+    ready_pair,
+    retake,
+    second_eye,
+    seconds_to_encode,
+    two_frames,
+)
 from fundus_runtime.latency.first_result import measure_first_result
 from fundus_runtime.latency.frames import camera_frames
-from fundus_runtime.latency.timing import Timing, took_ms
+from fundus_runtime.latency.subject import Subject
+from fundus_runtime.latency.timing import Timing
 from fundus_runtime.preprocess import CropBox, PreprocessSpec
+from fundus_runtime.preprocess.native import NativePreprocessor
 from fundus_runtime.screener import Screener
 
 __all__ = ["Part", "edge", "paper", "preprocessing"]
@@ -37,8 +44,6 @@ Frame = NDArray[np.uint8]
 
 _THREADS = 2
 _STARTS = 10
-# The robot's way from one eye to the other: longer than encoding takes.
-_MOVE_S = 0.25
 
 
 @dataclass(frozen=True)
@@ -61,6 +66,7 @@ def preprocessing(seconds: float) -> Part:
     native = NativePreprocessor(spec, threads=1)
     eyes = [native.prepare(frame, color="rgb") for frame in frames]
     crops = [native.crop(frame, color="rgb") for frame in frames]
+    first = _verdict_on(frames[0], eyes[0], _eye_of(0))
     copy = np.empty_like(frames[0])
     cv2_threads = cv2.getNumThreads()
     cv2.setNumThreads(1)
@@ -70,11 +76,8 @@ def preprocessing(seconds: float) -> Part:
                 "preprocessing": _each(frames, lambda k: native.prepare(frames[k], color="rgb")),
                 "gates": _each(
                     frames,
-                    lambda k: judge(
-                        frames[k],
-                        eyes[k].field_of_view,
-                        declared_eye=_eye_of(k),
-                        color="rgb",
+                    lambda k: judge_pair(
+                        {"left": first, "right": _verdict_on(frames[k], eyes[k], _eye_of(k))}
                     ),
                 ),
                 "copy of the frame": _each(frames, lambda k: np.copyto(copy, frames[k])),
@@ -114,12 +117,12 @@ def paper(seconds: float) -> Part:
         require_agreement(screener, {"PyTorch": pytorch, "OpenVINO": openvino}, frames)
         timings = take_turns(
             {
-                "pair": lambda turn: _pair(screener, frames, turn),
-                "second eye": lambda turn: _second_eye(screener, frames, turn),
-                "retake": lambda turn: _retake(screener, frames, turn),
+                **_exams(screener, frames),
                 **_parts_alone(bundle, frames),
-                "PyTorch FP32 pair": lambda turn: _ignore(pytorch.logits(*_two(frames, turn))),
-                "OpenVINO pair": lambda turn: _ignore(openvino.logits(*_two(frames, turn))),
+                "PyTorch FP32 pair": lambda turn: _ignore(
+                    pytorch.logits(*two_frames(frames, turn))
+                ),
+                "OpenVINO pair": lambda turn: _ignore(openvino.logits(*two_frames(frames, turn))),
             },
             seconds=seconds,
         )
@@ -144,14 +147,7 @@ def edge(seconds: float) -> Part:
     frames = camera_frames()
     starts = [_start(model, frames) for _ in range(_STARTS)]
     with Screener.open(model.bundle, threads=_THREADS) as screener:
-        timings = take_turns(
-            {
-                "pair": lambda turn: _pair(screener, frames, turn),
-                "second eye": lambda turn: _second_eye(screener, frames, turn),
-                "retake": lambda turn: _retake(screener, frames, turn),
-            },
-            seconds=seconds / 3,
-        )
+        timings = take_turns(_exams(screener, frames), seconds=seconds / 3)
     # the first start fills the file cache
     first = [ms for ms, _ in starts[1:]]
     return Part(
@@ -165,7 +161,7 @@ def edge(seconds: float) -> Part:
 
 
 def _start(model: BenchmarkModel, frames: Sequence[Frame]) -> tuple[float, float]:
-    found = measure_first_result(model.bundle, frames[0], frames[1], threads=_THREADS)
+    found = measure_first_result(Subject(str(model.bundle), threads=_THREADS), frames[0], frames[1])
     return found.first_result_ms, found.peak_mb
 
 
@@ -184,28 +180,14 @@ def _parts_alone(bundle: Bundle, frames: Sequence[Frame]) -> dict[str, Contender
     }
 
 
-def _pair(screener: Screener, frames: Sequence[Frame], turn: int) -> None:
-    screener.screen(*_two(frames, turn), color="rgb")
-
-
-def _second_eye(screener: Screener, frames: Sequence[Frame], turn: int) -> float:
-    """Milliseconds from the second frame to the result."""
-    left, right = _two(frames, turn)
-    with screener.begin() as exam:
-        exam.add("left", left, color="rgb")
-        time.sleep(_MOVE_S)
-        return took_ms(lambda: (exam.add("right", right, color="rgb"), exam.result()))[1]
-
-
-def _retake(screener: Screener, frames: Sequence[Frame], turn: int) -> float:
-    """Milliseconds from the retaken frame to the result, both eyes being encoded by then."""
-    left, right = _two(frames, turn)
-    again, _ = _two(frames, turn + 1)
-    with screener.begin() as exam:
-        exam.add("left", left, color="rgb")
-        exam.add("right", right, color="rgb")
-        time.sleep(_MOVE_S)
-        return took_ms(lambda: (exam.replace("left", again, color="rgb"), exam.result()))[1]
+def _exams(screener: Screener, frames: Sequence[Frame]) -> dict[str, Contender]:
+    """The pair at once, the wait after the second eye, the wait after a retake."""
+    move_s = seconds_to_encode(screener, frames)
+    return {
+        "pair": lambda turn: ready_pair(screener, frames, turn)[1],
+        "second eye": lambda turn: second_eye(screener, frames, turn, move_s=move_s)[1],
+        "retake": lambda turn: retake(screener, frames, turn, move_s=move_s)[1],
+    }
 
 
 def _each(frames: Sequence[Frame], call: Callable[[int], object]) -> Contender:
@@ -215,11 +197,6 @@ def _each(frames: Sequence[Frame], call: Callable[[int], object]) -> Contender:
 
 def _inside(frame: Frame, box: CropBox) -> Frame:
     return frame[box.top_px : box.bottom_px, box.left_px : box.right_px]
-
-
-def _two(frames: Sequence[Frame], turn: int) -> tuple[Frame, Frame]:
-    first = 2 * turn % len(frames)
-    return frames[first], frames[first + 1]
 
 
 def _eye_of(index: int) -> Eye:

@@ -170,8 +170,9 @@ class Grader:
         encoded, disc = eye.encoded, eye.prepared.field_of_view
         if encoded is None or encoded.maps is None or self.eye_calibration is None or disc is None:
             return None
-        box = crop_box(FieldOfView(**disc), self.manifest.spec)
-        return HeatMaps.from_encoder(encoded.maps[0], self.eye_calibration, box)
+        spec = self.manifest.spec
+        box = crop_box(FieldOfView(**disc), spec)
+        return HeatMaps.from_encoder(encoded.maps[0], self.eye_calibration, box, size=spec.size)
 
 
 def conclude(

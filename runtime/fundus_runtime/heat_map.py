@@ -2,11 +2,13 @@
 
 The encoder gives each class a map over a grid of places whose mean is the eye's logit, exactly.
 A cell's evidence is its value after the calibration, in logits: the eye's probability is the
-sigmoid of the mean of the evidence. `shares` are the sigmoids of the cells themselves: what the
-probability would be if all of the eye looked like this place.
+sigmoid of the mean of the evidence. What is above 0 speaks for the class, what is below against it.
 
-The maps explain the output of one eye, not the patient's, which rests on both eyes together. A
-grid cell stands for its part of the crop, whose box is in pixels of the photograph.
+The maps explain the output of one eye, not the patient's, which rests on both eyes together.
+
+Cell (r, c) is centred on pixel (r s, c s) of the network's input, s the stride, a power of two:
+strided convolutions look around the first pixel of each stretch, so that the grid lies half a cell
+further up and left than one that divides the crop evenly. Places are in pixels of the photograph.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from fundus_runtime.preprocess.eye import CropBox
 __all__ = ["HeatMaps"]
 
 _DECIMALS = 3
+Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,12 +36,14 @@ class HeatMaps:
     Attributes:
         letters: the classes, in order.
         evidence: float32 (K, h, w), calibrated logits; row 0 lies on top, column 0 on the left.
-        box: what the grid covers, in pixels of the photograph.
+        box: the crop that the network saw, in pixels of the photograph.
+        size: S, the side of the network's input.
     """
 
     letters: tuple[str, ...]
     evidence: NDArray[np.float32]
     box: CropBox
+    size: int
 
     def __post_init__(self) -> None:
         shape = self.evidence.shape
@@ -50,7 +55,7 @@ class HeatMaps:
 
     @classmethod
     def from_encoder(
-        cls, maps: NDArray[np.float32], calibration: Calibration, box: CropBox
+        cls, maps: NDArray[np.float32], calibration: Calibration, box: CropBox, *, size: int
     ) -> HeatMaps:
         """Maps of an eye as the encoder gave them.
 
@@ -58,6 +63,7 @@ class HeatMaps:
             maps: (K, h, w), in logits.
             calibration: of single eyes.
             box: what was cropped.
+            size: S.
 
         Raises:
             ResultError: a value is not finite.
@@ -67,12 +73,27 @@ class HeatMaps:
                 "the encoder gave a heat map that is not finite; screen again, and report it with "
                 "the bundle's hash if it happens again"
             )
-        return cls(calibration.letters, calibration.logits(maps, axis=0), box)
+        return cls(calibration.letters, calibration.logits(maps, axis=0), box, size)
 
     @property
     def grid(self) -> tuple[int, int]:
         """Rows and columns."""
         return self.evidence.shape[1], self.evidence.shape[2]
+
+    @property
+    def cell_size_px(self) -> tuple[float, float]:
+        """Height and width of a cell in the photograph."""
+        rows, columns = self.grid
+        return (
+            _stride(self.size, rows) * self.box.height_px / self.size,
+            _stride(self.size, columns) * self.box.width_px / self.size,
+        )
+
+    @property
+    def first_cell_px(self) -> tuple[float, float]:
+        """Row and column of the first cell's centre in the photograph."""
+        half_y, half_x = (side / self.size / 2 for side in (self.box.height_px, self.box.width_px))
+        return self.box.top_px + half_y, self.box.left_px + half_x
 
     def of(self, letter: str) -> NDArray[np.float32]:
         """One class's evidence (h, w).
@@ -85,33 +106,37 @@ class HeatMaps:
         chosen: NDArray[np.float32] = self.evidence[self.letters.index(letter)]
         return chosen
 
-    def shares(self, letter: str) -> NDArray[np.float32]:
-        """One class's probability (h, w), if all of the eye looked like this place."""
-        return _sigmoid(self.of(letter))
-
     def peak(self, letter: str) -> tuple[int, int]:
         """Row and column of the cell that speaks most for a class."""
         row, column = divmod(int(self.of(letter).argmax()), self.grid[1])
         return row, column
 
     def cell_at(self, x_px: float, y_px: float) -> tuple[int, int] | None:
-        """Row and column of the cell that a pixel of the photograph lies in; None outside."""
-        rows, columns = self.grid
-        row = int(np.floor((y_px - self.box.top_px) / self.box.height_px * rows))
-        column = int(np.floor((x_px - self.box.left_px) / self.box.width_px * columns))
-        return (row, column) if 0 <= row < rows and 0 <= column < columns else None
+        """Row and column of the cell nearest to a place of the photograph; None off the crop."""
+        box = self.box
+        if not (box.left_px <= x_px < box.right_px and box.top_px <= y_px < box.bottom_px):
+            return None
+        row, column = (
+            min(max(round(float(at)), 0), count - 1)
+            for at, count in zip(self._in_cells(y_px, x_px), self.grid, strict=True)
+        )
+        return row, column
 
     def cell_box(self, row: int, column: int) -> CropBox:
-        """A cell in pixels of the photograph; neighbours share their edges."""
+        """A cell in whole pixels of the photograph; it may reach beyond the crop.
+
+        Raises:
+            UsageError: there is no such cell.
+        """
         rows, columns = self.grid
         if not (0 <= row < rows and 0 <= column < columns):
             raise UsageError(f"there is no cell {row}, {column} in a grid of {rows} x {columns}")
-        box = self.box
+        (height, width), (first_y, first_x) = self.cell_size_px, self.first_cell_px
         return CropBox(
-            box.left_px + column * box.width_px // columns,
-            box.top_px + row * box.height_px // rows,
-            box.left_px + (column + 1) * box.width_px // columns,
-            box.top_px + (row + 1) * box.height_px // rows,
+            round(first_x + (column - 0.5) * width),
+            round(first_y + (row - 0.5) * height),
+            round(first_x + (column + 0.5) * width),
+            round(first_y + (row + 0.5) * height),
         )
 
     def on_frame(self, letter: str, *, height: int, width: int) -> NDArray[np.float32]:
@@ -125,20 +150,23 @@ class HeatMaps:
         Returns:
             float32 (height, width); NaN outside the crop.
         """
-        box, (rows, columns) = self.box, self.grid
-        ys, xs = np.arange(height) + 0.5, np.arange(width) + 0.5
-        frame = np.full((height, width), np.nan, np.float32)
+        box = self.box
+        ys, xs = (np.arange(count, dtype=np.float64) + 0.5 for count in (height, width))
         inside_y = (ys > box.top_px) & (ys < box.bottom_px)
         inside_x = (xs > box.left_px) & (xs < box.right_px)
-        at_y = (ys[inside_y] - box.top_px) / box.height_px * rows - 0.5
-        at_x = (xs[inside_x] - box.left_px) / box.width_px * columns - 0.5
-        along_x = _interpolation(at_x, columns)
-        values = _interpolation(at_y, rows) @ self.of(letter).astype(np.float64) @ along_x.T
-        frame[np.ix_(inside_y, inside_x)] = values
+        frame = np.full((height, width), np.nan, np.float32)
+        frame[np.ix_(inside_y, inside_x)] = self._at(letter, ys[inside_y], xs[inside_x])
         return frame
 
+    def over_crop(self, letter: str, *, side: int) -> NDArray[np.float32]:
+        """One class's evidence (side, side) over the crop, between cells interpolated."""
+        steps = (np.arange(side) + 0.5) / side
+        ys = self.box.top_px + steps * self.box.height_px
+        return self._at(letter, ys, self.box.left_px + steps * self.box.width_px)
+
     def to_dict(self) -> dict[str, Any]:
-        """As plain JSON values: the box in pixels, and the evidence of each class by rows."""
+        """As plain JSON values: places in pixels, and the evidence of each class by rows."""
+        (cell_y, cell_x), (first_y, first_x) = self.cell_size_px, self.first_cell_px
         return {
             "box": {
                 "left_px": self.box.left_px,
@@ -148,6 +176,10 @@ class HeatMaps:
             },
             "rows": self.grid[0],
             "columns": self.grid[1],
+            "first_cell_x_px": round(first_x, _DECIMALS),
+            "first_cell_y_px": round(first_y, _DECIMALS),
+            "cell_width_px": round(cell_x, _DECIMALS),
+            "cell_height_px": round(cell_y, _DECIMALS),
             "evidence": {
                 letter: [
                     [round(float(value), _DECIMALS) for value in row] for row in self.of(letter)
@@ -156,13 +188,27 @@ class HeatMaps:
             },
         }
 
+    def _in_cells(self, y_px: float | Floats, x_px: float | Floats) -> tuple[Any, Any]:
+        """Places in units of cells, the first one's centre at 0."""
+        (height, width), (first_y, first_x) = self.cell_size_px, self.first_cell_px
+        return (y_px - first_y) / height, (x_px - first_x) / width
 
-def _interpolation(at: NDArray[np.float64], count: int) -> NDArray[np.float64]:
+    def _at(self, letter: str, ys_px: Floats, xs_px: Floats) -> NDArray[np.float32]:
+        rows, columns = self.grid
+        at_y, at_x = self._in_cells(ys_px, xs_px)
+        down, across = _interpolation(at_y, rows), _interpolation(at_x, columns)
+        return (down @ self.of(letter).astype(np.float64) @ across.T).astype(np.float32)
+
+
+def _stride(size: int, count: int) -> int:
+    """The power of two that leaves `count` cells of `size` pixels, every halving rounded up."""
+    stride = 1
+    while -(-size // stride) > count:
+        stride *= 2
+    return stride
+
+
+def _interpolation(at: Floats, count: int) -> Floats:
     """Weights (len(at), count) of the cells for places in units of cells, centres at 0, 1, ..."""
     at = np.clip(at, 0.0, count - 1.0)
     return np.maximum(0.0, 1.0 - np.abs(at[:, None] - np.arange(count)))
-
-
-def _sigmoid(values: NDArray[np.float32]) -> NDArray[np.float32]:
-    # by halves of the argument: exp would overflow on large negative ones
-    return (0.5 * (1.0 + np.tanh(0.5 * values.astype(np.float64)))).astype(np.float32)

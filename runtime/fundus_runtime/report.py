@@ -28,6 +28,7 @@ from fundus_runtime.table import STAGE_NAMES
 __all__ = ["load_template_engine", "render_report", "write_report"]
 
 _PHOTOGRAPH_SIDE_PX = 720
+_HEAT_SIDE_PX = 96
 
 _OUTCOME_WORDS = {
     "ungradable": (
@@ -150,7 +151,10 @@ def _heat_uris(eye: EyeResult) -> dict[str, str]:
     maps = eye.heat_maps
     if maps is None:
         return {}
-    return {letter: png_uri(heat_picture(maps.shares(letter))) for letter in maps.letters}
+    return {
+        letter: png_uri(heat_picture(maps.over_crop(letter, side=_HEAT_SIDE_PX)))
+        for letter in maps.letters
+    }
 
 
 def _heat_letters(result: ExamResult) -> tuple[str, ...]:

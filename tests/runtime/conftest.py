@@ -96,6 +96,8 @@ def encoder_graph(
     weights, bias = _class_weights(letters)
     step = size // CELLS
     pool = {"kernel_shape": [step] * 2, "strides": [step] * 2}
+    if eye_maps:  # around the first pixel of each stretch, as strided convolutions
+        pool |= {"kernel_shape": [step - 1] * 2, "pads": [step // 2 - 1] * 4}
     nodes = [helper.make_node("AveragePool", [input_name], ["features"], **pool)]
     inputs = [_value(input_name, batch, 3, size, size)]
     if turns_right_eyes:

@@ -29,7 +29,8 @@ CLOSE = 1e-5
 
 def maps_of(*classes: list[list[float]], box: CropBox = BOX) -> HeatMaps:
     letters = tuple("DGC"[: len(classes)])
-    return HeatMaps(letters, np.array(classes, np.float32), box)
+    evidence = np.array(classes, np.float32)
+    return HeatMaps(letters, evidence, box, 32 * evidence.shape[2])
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +61,7 @@ def test_the_mean_of_the_evidence_is_the_eyes_own_probability(result: ExamResult
 def test_calibration_goes_into_every_cell() -> None:
     calibration = Calibration(("D", "G"), (ClassCalibration(2.0, 1.0), ClassCalibration()))
     raw = np.array([[[4.0, -2.0]], [[3.0, 5.0]]], np.float32)
-    found = HeatMaps.from_encoder(raw, calibration, BOX)
+    found = HeatMaps.from_encoder(raw, calibration, BOX, size=64)
     assert found.of("D").tolist() == [[3.0, 0.0]]
     assert found.of("G").tolist() == [[3.0, 5.0]]
     probability = calibration.apply(raw.mean(axis=(1, 2)))[0]
@@ -70,7 +71,7 @@ def test_calibration_goes_into_every_cell() -> None:
 def test_numbers_that_are_none_are_refused() -> None:
     raw = np.full((1, 2, 2), np.nan, np.float32)
     with pytest.raises(ResultError, match="not finite"):
-        HeatMaps.from_encoder(raw, Calibration.identity(("D",)), BOX)
+        HeatMaps.from_encoder(raw, Calibration.identity(("D",)), BOX, size=64)
 
 
 def test_the_box_is_the_disc_in_the_photograph(result: ExamResult) -> None:
@@ -97,35 +98,47 @@ def test_a_lesion_lights_the_cell_that_it_lies_in(
         assert divmod(int(rise.argmax()), after.grid[1]) == after.cell_at(x, y)
 
 
-def test_cells_tile_the_box_and_know_their_pixels() -> None:
-    maps = maps_of([[0.0] * 7] * 3)
-    cells = [[maps.cell_box(row, column) for column in range(7)] for row in range(3)]
-    assert cells[0][0].left_px == BOX.left_px
-    assert cells[2][6].bottom_px == BOX.bottom_px
-    for row in range(3):
+def test_cells_lie_side_by_side_and_know_their_pixels() -> None:
+    maps = maps_of([[0.0] * 7] * 7, box=CropBox(100, -20, 100 + 448, -20 + 448))
+    # strided convolutions look around the first pixel of each stretch, here two wide
+    assert maps.first_cell_px == (-19.0, 101.0)
+    assert maps.cell_size_px == (64.0, 64.0)
+    for row in range(7):
         for column in range(7):
-            cell = cells[row][column]
-            assert column == 6 or cell.right_px == cells[row][column + 1].left_px
-            assert row == 2 or cell.bottom_px == cells[row + 1][column].top_px
-            middle = (cell.left_px + cell.right_px) / 2, (cell.top_px + cell.bottom_px) / 2
-            assert maps.cell_at(*middle) == (row, column)
-    assert maps.cell_at(BOX.left_px - 1, 0) is None
-    with pytest.raises(UsageError, match="no cell 3, 0"):
-        maps.cell_box(3, 0)
+            cell = maps.cell_box(row, column)
+            assert (cell.left_px, cell.top_px) == (69 + 64 * column, -51 + 64 * row)
+            assert (cell.width_px, cell.height_px) == (64, 64)
+            assert maps.cell_at(101 + 64 * column, -19 + 64 * row) == (row, column)
+    # beyond the last cell the crop goes on a little
+    assert maps.cell_at(547, 427) == (6, 6)
+    assert maps.cell_at(99, 0) is None
+    assert maps.cell_at(100, 428) is None
+    with pytest.raises(UsageError, match="no cell 7, 0"):
+        maps.cell_box(7, 0)
+
+
+@pytest.mark.parametrize(("size", "count", "stride"), [(224, 7, 32), (100, 4, 32), (448, 14, 32)])
+def test_the_stride_follows_from_the_grid(size: int, count: int, stride: int) -> None:
+    evidence = np.zeros((1, count, count), np.float32)
+    maps = HeatMaps(("D",), evidence, CropBox(0, 0, size, size), size)
+    assert maps.cell_size_px == (stride, stride)
 
 
 def test_a_map_on_the_photograph_is_the_cells_at_their_centres() -> None:
-    maps = maps_of([[1.0, 2.0], [3.0, 5.0]], box=CropBox(10, -20, 110, 180))
+    maps = maps_of([[1.0, 2.0], [3.0, 5.0]], box=CropBox(10, -20, 10 + 64, -20 + 64))
     drawn = maps.on_frame("D", height=150, width=200)
     assert drawn.shape == (150, 200)
     assert np.isnan(drawn[:, :10]).all()
-    assert np.isnan(drawn[:, 110:]).all()
-    assert np.isfinite(drawn[:, 10:110]).all()
-    # the upper cells' centres lie at row 30, the lower ones' at 130, between pixel centres
-    # two hundredths a pixel from the centre on
-    assert drawn[29:31, 34:36].mean() == pytest.approx(1.0, abs=0.03)
-    assert drawn[129:131, 84:86].mean() == pytest.approx(5.0, abs=0.03)
-    assert drawn[79:81, 59:61].mean() == pytest.approx(2.75)
+    assert np.isnan(drawn[:, 74:]).all()
+    assert np.isnan(drawn[44:]).all()
+    assert np.isfinite(drawn[:44, 10:74]).all()
+    # centres: columns 10.5 and 42.5, rows -19.5 and 12.5
+    assert drawn[12, 10] == pytest.approx(3.0)
+    assert drawn[12, 42] == pytest.approx(5.0)
+    assert drawn[12, 26] == pytest.approx(4.0)
+    assert drawn[40, 60] == pytest.approx(5.0)
+    crop = maps.over_crop("D", side=64)
+    assert np.array_equal(crop[20:], drawn[:44, 10:74])
 
 
 def test_the_peak_is_the_cell_that_speaks_most() -> None:
@@ -138,7 +151,7 @@ def test_the_peak_is_the_cell_that_speaks_most() -> None:
 
 def test_maps_of_other_classes_than_the_letters_are_refused() -> None:
     with pytest.raises(UsageError, match=r"3 classes .* \(2, 4, 4\)"):
-        HeatMaps(("D", "G", "C"), np.zeros((2, 4, 4), np.float32), BOX)
+        HeatMaps(("D", "G", "C"), np.zeros((2, 4, 4), np.float32), BOX, 64)
 
 
 def test_the_json_form_is_small_and_says_the_same(result: ExamResult) -> None:
@@ -183,12 +196,13 @@ def test_an_exam_eye_by_eye_gives_the_same_maps(
         assert np.array_equal(ours.heat_maps.evidence, theirs.heat_maps.evidence)
 
 
-def test_pictures_are_clear_at_nought_and_red_at_one() -> None:
-    picture = heat_picture(np.array([[0.0, 0.0], [0.5, 1.0]], np.float32))
+def test_pictures_are_clear_without_evidence_and_red_with_much() -> None:
+    picture = heat_picture(np.array([[-9.0, 0.0], [8.0, 90.0]], np.float32))
     assert picture.shape[2] == 4
     assert picture[0, 0, 3] == 0
-    assert picture[-1, 0].tolist() == [255, 235, 60, 140]
-    assert picture[-1, -1].tolist() == [225, 30, 20, 191]
+    assert picture[0, 1, 3] == 0
+    assert picture[1, 0].tolist() == [255, 235, 60, 115]
+    assert picture[1, 1].tolist() == [225, 30, 20, 165]
 
 
 def test_the_report_lays_every_class_over_the_photograph(
@@ -208,7 +222,7 @@ def test_the_report_lays_every_class_over_the_photograph(
             assert f'width="{box.width_px}" height="{box.height_px}"' in where
             data = base64.b64decode(uri.removeprefix("data:image/png;base64,"))
             drawn = np.asarray(Image.open(io.BytesIO(data)))
-            assert np.array_equal(drawn, heat_picture(eye.heat_maps.shares(letter)))
+            assert np.array_equal(drawn, heat_picture(eye.heat_maps.over_crop(letter, side=96)))
     shown = re.findall(r'id="(heat-[a-z0-9]+)" checked', page)
     first = letters.index(result.findings[0]) + 1 if result.findings else "none"
     assert shown == [f"heat-{first}"]

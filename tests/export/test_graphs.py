@@ -154,7 +154,7 @@ def test_any_batch_gives_pytorchs_numbers(model: DMSNet, graphs: GraphBytes, bat
 
 
 def _answers(graphs: GraphBytes, images: np.ndarray, right_present: np.ndarray) -> list[Any]:
-    """Features, logits and maps of the eyes, and logits of patients whose right eye is another one's."""
+    """Features, logits and maps of eyes; logits of patients whose right eye is another's."""
     backend = OnnxRuntimeBackend(graphs.encoder, graphs.head, size=64, class_count=3, threads=1)
     try:
         features, eye_logits, eye_maps = backend.encode(images, ["left"] * len(images))

@@ -26,7 +26,7 @@ from fundus_training.data.crops import CropStore
 from fundus_training.data.patients import PatientRecord
 from fundus_training.errors import DataError
 from fundus_training.models import DMSNet
-from fundus_training.weights import state_of
+from fundus_training.weights import round_weights_to_fp16, state_of
 
 __all__ = ["DECAY", "fit_linear", "with_local_eye_head"]
 
@@ -136,10 +136,11 @@ def _with_head(checkpoint: Checkpoint, model: DMSNet, weight: Tensor, bias: Tens
     config = dataclasses.replace(
         checkpoint.model_config, auxiliary_head=True, auxiliary_input="trunk"
     )
+    fitted = {"auxiliary.linear.weight": weight, "auxiliary.linear.bias": bias}
     return dataclasses.replace(
         checkpoint,
         model_config=config,
-        state=kept | {"auxiliary.linear.weight": weight, "auxiliary.linear.bias": bias},
+        state=kept | round_weights_to_fp16(fitted),
         metrics={},
         calibration=None,
     )

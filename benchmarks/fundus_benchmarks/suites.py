@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 from fundus_benchmarks.agreement import require_agreement
 from fundus_benchmarks.install_size import cpu_install_mb
 from fundus_benchmarks.models import BenchmarkModel, edge_bundle, preset_bundle
-from fundus_benchmarks.peers import OpenVINOPeer, PyTorchPeer
+from fundus_benchmarks.peers import OpenVINOPeer, Peer, PyTorchPeer
 from fundus_benchmarks.turns import Contender, take_turns
 from fundus_runtime.backends.open import open_engine
 from fundus_runtime.backends.settings import EngineSettings
 from fundus_runtime.bundle import Bundle
-from fundus_runtime.gates import judge_pair
+from fundus_runtime.gates import GateVerdict, judge, judge_pair
 from fundus_runtime.labels import Eye
 from fundus_runtime.latency.exams import (
     ready_pair,
@@ -34,7 +34,7 @@ from fundus_runtime.latency.first_result import measure_first_result
 from fundus_runtime.latency.frames import camera_frames
 from fundus_runtime.latency.subject import Subject
 from fundus_runtime.latency.timing import Timing
-from fundus_runtime.preprocess import CropBox, PreprocessSpec
+from fundus_runtime.preprocess import CropBox, EyeTensor, PreprocessSpec
 from fundus_runtime.preprocess.native import NativePreprocessor
 from fundus_runtime.screener import Screener
 
@@ -190,6 +190,10 @@ def _exams(screener: Screener, frames: Sequence[Frame]) -> dict[str, Contender]:
     }
 
 
+def _peer(peer: Peer, frames: Sequence[Frame]) -> Contender:
+    return lambda turn: _ignore(peer.logits(*two_frames(frames, turn)))
+
+
 def _each(frames: Sequence[Frame], call: Callable[[int], object]) -> Contender:
     """A contender that takes another frame each round."""
     return lambda turn: _ignore(call(turn % len(frames)))
@@ -197,6 +201,10 @@ def _each(frames: Sequence[Frame], call: Callable[[int], object]) -> Contender:
 
 def _inside(frame: Frame, box: CropBox) -> Frame:
     return frame[box.top_px : box.bottom_px, box.left_px : box.right_px]
+
+
+def _verdict_on(frame: Frame, eye: EyeTensor, declared_eye: Eye) -> GateVerdict:
+    return judge(frame, eye.field_of_view, declared_eye=declared_eye, color="rgb")
 
 
 def _eye_of(index: int) -> Eye:

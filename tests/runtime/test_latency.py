@@ -15,6 +15,7 @@ from fundus_runtime.latency import first_result, machine
 from fundus_runtime.latency.first_result import measure_first_result
 from fundus_runtime.latency.frames import FRAME_SIZE, camera_frames, frames_of
 from fundus_runtime.latency.machine import describe_machine, memory_mb, process_threads
+from fundus_runtime.latency.subject import Subject
 from fundus_runtime.latency.timing import Timing, took_ms
 from fundus_runtime.preprocess import PreprocessSpec
 from fundus_runtime.preprocess.native import NativePreprocessor
@@ -97,7 +98,7 @@ def test_a_fresh_process_that_hangs_is_a_typed_error(
     monkeypatch.setattr(first_result, "_SECONDS", 0.01)
     frame = np.zeros((64, 64, 3), np.uint8)
     with pytest.raises(EngineError, match="no result within"):
-        measure_first_result(shared_bundle, frame, frame)
+        measure_first_result(Subject(str(shared_bundle)), frame, frame)
 
 
 def test_peak_memory_is_at_least_what_is_resident() -> None:

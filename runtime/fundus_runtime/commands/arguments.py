@@ -15,6 +15,7 @@ __all__ = [
     "MAX_MEGAPIXELS",
     "PROGRAM",
     "PROVIDERS",
+    "add_engine_options",
     "build_calibrate_gates_parser",
     "build_demo_parser",
     "build_doctor_parser",
@@ -182,6 +183,11 @@ def _add_model_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--operating-point", metavar="NAME", help="thresholds to use (default: the bundle's)"
     )
+    add_engine_options(parser)
+
+
+def add_engine_options(parser: argparse.ArgumentParser) -> None:
+    """Which engine runs the model, on what, with how many threads."""
     parser.add_argument(
         "--backend",
         choices=BACKENDS,

@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from fundus_runtime.commands.arguments import path_text, positive_integer, positive_number
+from fundus_runtime.commands.arguments import add_engine_options, path_text, positive_number
 from fundus_runtime.commands.output import json_text, print_text
 from fundus_runtime.commands.program import run_program
 from fundus_runtime.version import __version__
@@ -42,12 +42,7 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="N",
         help="of measuring, in all (default: %(default)g)",
     )
-    latency.add_argument(
-        "--threads",
-        type=positive_integer,
-        metavar="N",
-        help="threads of the engine (default: by the physical cores, at most 4)",
-    )
+    add_engine_options(latency)
     latency.add_argument("--json", action="store_true", help="print the figures as JSON")
     return parser
 
@@ -61,9 +56,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _latency(args: argparse.Namespace) -> int:
     from fundus_runtime.latency.frames import camera_frames, frames_of
     from fundus_runtime.latency.report import format_latency, measure_latency
+    from fundus_runtime.latency.subject import Subject
 
     frames = camera_frames() if args.frames is None else frames_of(args.frames)
-    values = measure_latency(args.bundle, frames, seconds=args.seconds, threads=args.threads)
+    subject = Subject(args.bundle, args.backend, args.provider, args.threads)
+    values = measure_latency(subject, frames, seconds=args.seconds)
     print_text(json_text(values) if args.json else format_latency(values))
     return 0
 

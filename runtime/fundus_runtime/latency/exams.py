@@ -20,9 +20,20 @@ from fundus_runtime.latency.timing import Timing, took_ms
 from fundus_runtime.result import ExamResult
 from fundus_runtime.screener import Screener
 
-__all__ = ["Measured", "measure_pairs", "measure_retakes", "measure_second_eyes"]
+__all__ = [
+    "Measured",
+    "measure_pairs",
+    "measure_retakes",
+    "measure_second_eyes",
+    "ready_pair",
+    "retake",
+    "second_eye",
+    "seconds_to_encode",
+    "two_frames",
+]
 
 Frame = NDArray[np.uint8]
+Timed = tuple[ExamResult, float]
 
 _WARM_UP = 3
 _LEAST = 5
@@ -54,69 +65,70 @@ def measure_pairs(screener: Screener, frames: Sequence[Frame], *, seconds: float
     Raises:
         UsageError: a frame cannot be graded, so that nothing would be measured.
     """
-
-    def once(turn: int) -> tuple[ExamResult, float]:
-        left, right = _pair(frames, turn)
-        return took_ms(lambda: screener.screen(left, right, color="rgb"))
-
-    return _repeat(once, seconds)
+    return _repeat(lambda turn: ready_pair(screener, frames, turn), seconds)
 
 
 def measure_second_eyes(screener: Screener, frames: Sequence[Frame], *, seconds: float) -> Measured:
     """The wait after the second photograph, the first eye being encoded; see `measure_pairs`."""
-    pause = _encoding_seconds(screener, frames)
-
-    def once(turn: int) -> tuple[ExamResult, float]:
-        left, right = _pair(frames, turn)
-        with screener.begin() as exam:
-            exam.add("left", left, color="rgb")
-            time.sleep(pause)
-
-            def second() -> ExamResult:
-                exam.add("right", right, color="rgb")
-                return exam.result()
-
-            return took_ms(second)
-
-    return _repeat(once, seconds)
+    move_s = seconds_to_encode(screener, frames)
+    return _repeat(lambda turn: second_eye(screener, frames, turn, move_s=move_s), seconds)
 
 
 def measure_retakes(screener: Screener, frames: Sequence[Frame], *, seconds: float) -> Measured:
     """The wait after a retake of one eye, both being encoded by then; see `measure_pairs`."""
-    pause = _encoding_seconds(screener, frames)
+    move_s = seconds_to_encode(screener, frames)
+    return _repeat(lambda turn: retake(screener, frames, turn, move_s=move_s), seconds)
 
-    def once(turn: int) -> tuple[ExamResult, float]:
-        left, right = _pair(frames, turn)
-        again, _ = _pair(frames, turn + 1)
-        with screener.begin() as exam:
-            exam.add("left", left, color="rgb")
+
+def ready_pair(screener: Screener, frames: Sequence[Frame], turn: int) -> Timed:
+    """Screen a pair at once: the result, and how many milliseconds it took."""
+    left, right = two_frames(frames, turn)
+    return took_ms(lambda: screener.screen(left, right, color="rgb"))
+
+
+def second_eye(screener: Screener, frames: Sequence[Frame], turn: int, *, move_s: float) -> Timed:
+    """An exam whose second eye comes `move_s` after the first: the result, and the wait for it."""
+    left, right = two_frames(frames, turn)
+    with screener.begin() as exam:
+        exam.add("left", left, color="rgb")
+        time.sleep(move_s)
+
+        def second() -> ExamResult:
             exam.add("right", right, color="rgb")
-            time.sleep(2 * pause)
+            return exam.result()
 
-            def retake() -> ExamResult:
-                exam.replace("left", again, color="rgb")
-                return exam.result()
-
-            return took_ms(retake)
-
-    return _repeat(once, seconds)
+        return took_ms(second)
 
 
-def _pair(frames: Sequence[Frame], turn: int) -> tuple[Frame, Frame]:
+def retake(screener: Screener, frames: Sequence[Frame], turn: int, *, move_s: float) -> Timed:
+    """An exam whose left eye is retaken, both being encoded: the result, and the wait for it."""
+    left, right = two_frames(frames, turn)
+    again, _ = two_frames(frames, turn + 1)
+    with screener.begin() as exam:
+        exam.add("left", left, color="rgb")
+        exam.add("right", right, color="rgb")
+        time.sleep(2 * move_s)
+
+        def replaced() -> ExamResult:
+            exam.replace("left", again, color="rgb")
+            return exam.result()
+
+        return took_ms(replaced)
+
+
+def two_frames(frames: Sequence[Frame], turn: int) -> tuple[Frame, Frame]:
     """Frames 0 and 1, then 2 and 3, and so on around."""
     first = 2 * turn % len(frames)
     return frames[first], frames[(first + 1) % len(frames)]
 
 
-def _encoding_seconds(screener: Screener, frames: Sequence[Frame]) -> float:
-    left, right = _pair(frames, 0)
-    longest = max(
-        took_ms(lambda: screener.screen(left, right, color="rgb"))[1] for _ in range(_WARM_UP)
-    )
+def seconds_to_encode(screener: Screener, frames: Sequence[Frame]) -> float:
+    """Longer than one eye's encoding takes: what the robot's way to the other eye gives it."""
+    longest = max(ready_pair(screener, frames, turn)[1] for turn in range(_WARM_UP))
     return _MOVE_FACTOR * longest / 1e3
 
 
-def _repeat(once: Callable[[int], tuple[ExamResult, float]], seconds: float) -> Measured:
+def _repeat(once: Callable[[int], Timed], seconds: float) -> Measured:
     whole: list[float] = []
     stages: dict[str, list[float]] = defaultdict(list)
     end = None

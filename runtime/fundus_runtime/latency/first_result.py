@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fundus_runtime.errors import EngineError
+from fundus_runtime.latency.subject import Subject
 
 __all__ = ["FirstResult", "main", "measure_first_result"]
 
@@ -40,19 +41,14 @@ class FirstResult:
 
 
 def measure_first_result(
-    bundle: str | Path | None,
-    left: NDArray[np.uint8],
-    right: NDArray[np.uint8],
-    *,
-    threads: int | None = None,
+    subject: Subject, left: NDArray[np.uint8], right: NDArray[np.uint8]
 ) -> FirstResult:
     """Screen one pair in a fresh process.
 
     Args:
-        bundle: its folder; None for the default one.
+        subject: the bundle and its engine.
         left: uint8 RGB (height, width, 3).
         right: likewise.
-        threads: as `Screener.open` takes them.
 
     Raises:
         EngineError: the process failed, or took longer than five minutes.
@@ -62,7 +58,7 @@ def measure_first_result(
         for path, frame in zip(paths, (left, right), strict=True):
             np.save(path, frame)
         module = "fundus_runtime.latency.first_result"
-        words = [*paths, "" if bundle is None else str(bundle), str(threads or 0)]
+        words = [*paths, subject.to_json()]
         start = time.monotonic()
         try:
             done = subprocess.run(
@@ -84,11 +80,9 @@ def measure_first_result(
 
 
 def main(argv: Sequence[str]) -> int:
-    """The fresh process: two .npy files, a bundle's folder or "", threads or 0."""
-    left, right, bundle, threads = argv
-    from fundus_runtime.screener import Screener
-
-    with Screener.open(bundle or None, threads=int(threads) or None) as screener:
+    """The fresh process: two .npy files, and a subject in JSON."""
+    left, right, subject = argv
+    with Subject.from_json(subject).open() as screener:
         screener.screen(np.load(left), np.load(right), color="rgb")
         finished = time.monotonic()
         from fundus_runtime.latency.machine import memory_mb

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,7 +23,7 @@ from fundus_runtime.latency.machine import (
     process_threads,
     temperatures_c,
 )
-from fundus_runtime.screener import Screener
+from fundus_runtime.latency.subject import Subject
 from fundus_runtime.version import __version__
 
 __all__ = ["LATENCY_FORMAT", "format_latency", "measure_latency"]
@@ -41,28 +40,23 @@ _WAYS = {
 
 
 def measure_latency(
-    bundle: str | Path | None,
-    frames: Sequence[NDArray[np.uint8]],
-    *,
-    seconds: float,
-    threads: int | None = None,
+    subject: Subject, frames: Sequence[NDArray[np.uint8]], *, seconds: float
 ) -> dict[str, Any]:
     """Measure a bundle on this machine.
 
     Args:
-        bundle: its folder; None for the default one.
+        subject: the bundle and its engine.
         frames: uint8 RGB, at least two; they take turns.
         seconds: of measuring, in all; the two waits take longer on the clock, since the robot's
             way between the eyes is part of them.
-        threads: of the engine; None for its own choice.
 
     Raises:
         FundusError: the bundle or a frame cannot be used, or the engine failed.
     """
     _log.info("a fresh process, to its first result")
-    first = measure_first_result(bundle, frames[0], frames[1], threads=threads)
+    first = measure_first_result(subject, frames[0], frames[1])
     machine = describe_machine()
-    with Screener.open(bundle, threads=threads) as screener:
+    with subject.open() as screener:
         measured = {}
         for name, (words, measure) in _WAYS.items():
             _log.info("%s, %.0f s", words, seconds / len(_WAYS))

@@ -39,6 +39,7 @@ class NativePreprocessor:
     """Prepares photographs by one spec; keeps its working memory from call to call.
 
     Calls from several threads are safe and wait for each other, without the interpreter's lock.
+    With more than one thread of its own it does not outlive a `fork`: make it after.
 
     Args:
         spec: what to do.
@@ -49,7 +50,7 @@ class NativePreprocessor:
     """
 
     def __init__(self, spec: PreprocessSpec, *, threads: int = 1) -> None:
-        if threads not in range(1, _MAX_THREADS + 1):
+        if type(threads) is not int or threads not in range(1, _MAX_THREADS + 1):
             raise UsageError(f"threads is {threads!r}, expected 1 to {_MAX_THREADS}")
         self.spec = spec
         self._core = _core_of(spec, threads=threads)
@@ -126,8 +127,12 @@ def _require(frame: Frame, color: str) -> None:
 
 
 def _new_tensor(size: int, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
-    if np.dtype(dtype) not in _TENSOR_TYPES:
-        raise SpecError(f"dtype is {np.dtype(dtype)}, expected float32 or float16")
+    try:
+        known = np.dtype(dtype) in _TENSOR_TYPES
+    except TypeError:  # no type at all
+        known = False
+    if not known:
+        raise SpecError(f"dtype is {dtype!r}, expected float32 or float16")
     return np.empty((3, size, size), dtype)
 
 

@@ -25,12 +25,12 @@ void require_spec(const PreprocessSpec& spec) {
   require(within(spec.illumination_window_px, 3, 2047) && spec.illumination_window_px % 2 == 1,
           "illumination_window_px", "an odd number from 3 to 2047");
   require(std::isfinite(spec.illumination_gain) && spec.illumination_gain >= 0.0F,
-          "illumination_gain", "a finite number above 0");
+          "illumination_gain", "finite and at least 0");
   require(spec.illumination_constant >= 0.0F && spec.illumination_constant <= 255.0F,
           "illumination_constant", "0 to 255");
   for (const float value : spec.mean) require(std::isfinite(value), "mean", "finite");
   for (const float value : spec.std)
-    require(std::isfinite(value) && value >= 0.0F, "std", "finite and above 0");
+    require(std::isfinite(value) && value >= 0.0F, "std", "finite and at least 0");
 }
 
 } // namespace fundus

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Literal
 
 from fundus_runtime.errors import UsageError
@@ -24,6 +25,7 @@ GRADES: tuple[Grade, ...] = ("good", "usable", "reject")
 MIN_GOOD = 20
 
 _FOLDS = 5
+_EYE_ENDINGS = ("_left", "_right")
 # of the good photographs, so that one that was sorted wrongly among hundreds sets no bound
 _EXTREME = 0.005
 # the bound is this share of the least good figure
@@ -40,11 +42,24 @@ _ROOM_ABOVE = {"clipped_percent": 5.0, "shaded_percent": 5.0, "noise": 1.0}
 
 @dataclass(frozen=True)
 class GradedEye:
-    """One sorted photograph; no figures where it has no field of view."""
+    """One sorted photograph; no figures where it has no field of view.
+
+    Attributes:
+        name: its file, which is no other photograph's.
+        grade: as people sorted it.
+        figures: what the gates look at.
+    """
 
     name: str
     grade: Grade
     figures: EyeFigures | None
+
+    @property
+    def patient(self) -> str:
+        """The file's name without folder, suffix and the ending `_left` or `_right`."""
+        # the folder is the grade, which may differ between both eyes
+        stem = Path(self.name).stem
+        return next((stem[: -len(e)] for e in _EYE_ENDINGS if stem.lower().endswith(e)), stem)
 
     def refused(self, thresholds: GateThresholds) -> bool:
         """Whether the gates refuse it."""
@@ -61,7 +76,8 @@ class Refit:
         thresholds: fitted on all photographs.
         counts: how many photographs, by grade.
         refused: share that `thresholds` refuse, by grade.
-        cross_validated: share refused of photographs that a fit on the others did not see.
+        cross_validated: share refused of photographs of patients whom a fit on the others did not
+            see.
     """
 
     thresholds: GateThresholds
@@ -79,7 +95,8 @@ def refit(eyes: Sequence[GradedEye], *, refuse_good: float, start: GateThreshold
         start: the thresholds that say which side and which copies; those two are kept.
 
     Raises:
-        UsageError: fewer than `MIN_GOOD` good photographs show a field of view.
+        UsageError: fewer than `MIN_GOOD` good photographs show a field of view, or they are of
+            fewer than five patients.
     """
     usable = [eye for eye in eyes if eye.grade == "good" and eye.figures is not None]
     if len(usable) < MIN_GOOD:
@@ -87,15 +104,37 @@ def refit(eyes: Sequence[GradedEye], *, refuse_good: float, start: GateThreshold
             f"{len(usable)} good photographs show a field of view, at least {MIN_GOOD} are needed; "
             "take more with this camera"
         )
+    if (patients := len({eye.patient for eye in usable})) < _FOLDS:
+        raise UsageError(
+            f"good photographs are of {patients} patients by their names, at least {_FOLDS} are "
+            "needed; name them PATIENT_left and PATIENT_right, and photograph more patients"
+        )
     thresholds = _fit(eyes, refuse_good, start)
     seen = {eye.name: eye.refused(thresholds) for eye in eyes}
-    unseen: dict[str, bool] = {}
-    for fold in range(_FOLDS):
-        training = [eye for i, eye in enumerate(eyes) if i % _FOLDS != fold]
-        bounds = _fit(training, refuse_good, start)
-        unseen |= {eye.name: eye.refused(bounds) for eye in eyes[fold::_FOLDS]}
+    unseen = _unseen(eyes, refuse_good, start)
     counts = {grade: sum(eye.grade == grade for eye in eyes) for grade in GRADES}
     return Refit(thresholds, counts, _shares(eyes, seen), _shares(eyes, unseen))
+
+
+def _unseen(
+    eyes: Sequence[GradedEye], refuse_good: float, start: GateThresholds
+) -> dict[str, bool]:
+    """Which photographs a fit on the other folds refuses, by name."""
+    folds = _folds(eyes)
+    refused: dict[str, bool] = {}
+    for fold in range(_FOLDS):
+        training = [eye for eye in eyes if folds[eye.patient] != fold]
+        bounds = _fit(training, refuse_good, start)
+        refused |= {eye.name: eye.refused(bounds) for eye in eyes if folds[eye.patient] == fold}
+    return refused
+
+
+def _folds(eyes: Sequence[GradedEye]) -> dict[str, int]:
+    """Each patient's fold, so that both eyes share it."""
+    # dealt out by grade, good eyes that can be measured first: no fold holds all of these
+    dealt = sorted(eyes, key=lambda eye: (GRADES.index(eye.grade), eye.figures is None))
+    patients = dict.fromkeys(eye.patient for eye in dealt)
+    return {patient: i % _FOLDS for i, patient in enumerate(patients)}
 
 
 def _fit(eyes: Sequence[GradedEye], refuse_good: float, start: GateThresholds) -> GateThresholds:

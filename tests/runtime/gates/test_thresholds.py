@@ -98,6 +98,38 @@ def test_too_few_good_photographs_are_refused() -> None:
         fitted(eyes("good", [1.0] * 19) + eyes("reject", [0.0] * 50))
 
 
+def test_both_eyes_of_a_patient_stay_in_one_fold() -> None:
+    # as odd and even positions both eyes of the outlier would lie in two folds, and each would
+    # set the bound that lets the other pass
+    qualities = [10.0] * 60
+    pairs = [
+        GradedEye(f"good/{i // 2}_{side}.jpg", "good", eye.figures)
+        for i, eye in enumerate(eyes("good", qualities))
+        for side in [("left", "RIGHT")[i % 2]]
+    ]
+    outlier = eyes("good", [2.0])[0].figures
+    pairs[20:22] = [replace(eye, figures=outlier) for eye in pairs[20:22]]
+    result = fitted(pairs, 0.0)
+    assert result.refused["good"] == 0
+    assert result.cross_validated["good"] == pytest.approx(2 / 60)
+
+
+def test_eyes_of_a_patient_belong_together_across_grades() -> None:
+    left, right = (
+        GradedEye("good/7_left.jpg", "good", None),
+        GradedEye("reject/7_right.png", "reject", None),
+    )
+    assert left.patient == right.patient == "7"
+    assert GradedEye("good/right.jpg", "good", None).patient == "right"
+
+
+def test_good_photographs_of_too_few_patients_are_refused() -> None:
+    figures = eyes("good", [1.0])[0].figures
+    names = [f"{'good' * (i // 2)}/{i % 4}_left.jpg" for i in range(24)]
+    with pytest.raises(UsageError, match="of 4 patients"):
+        fitted([GradedEye(name, "good", figures) for name in names])
+
+
 def test_side_and_copies_keep_their_thresholds() -> None:
     start = GateThresholds(min_side=4, min_same=0.9)
     good = eyes("good", [float(q) for q in range(40)])

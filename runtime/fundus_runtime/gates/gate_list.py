@@ -16,6 +16,9 @@ __all__ = ["GATES", "Gate", "GateFigure", "gate_figures"]
 
 Bound = Literal["at_least", "at_most"]
 
+# significant digits that tell any two floats apart
+_ALL_DIGITS = 17
+
 
 @dataclass(frozen=True)
 class Gate:
@@ -58,11 +61,22 @@ class GateFigure:
     reason: str | None = None
     hint: str | None = None
 
+    def rounded(self, digits: int) -> float:
+        """The value to so many significant digits, or as many more as keep it on its side.
+
+        So a refused value never reads as equal to its threshold.
+        """
+        for more in range(digits, _ALL_DIGITS):
+            shown = float(f"{self.value:.{more}g}")
+            if _meets(shown, self.threshold, self.bound) == self.passed:
+                return shown
+        return self.value
+
     def to_dict(self) -> dict[str, Any]:
-        """The figure as JSON values; the value to four significant digits."""
+        """The figure as JSON values; the value `rounded` to four significant digits."""
         return {
             "name": self.name,
-            "value": float(f"{self.value:.4g}"),
+            "value": self.rounded(4),
             "threshold": self.threshold,
             "bound": self.bound,
             "passed": self.passed,
@@ -135,7 +149,11 @@ def gate_figures(figures: EyeFigures, thresholds: GateThresholds) -> tuple[GateF
 def _answer(gate: Gate, figures: EyeFigures, thresholds: GateThresholds) -> GateFigure:
     value: float = getattr(figures, gate.figure)
     threshold: float = getattr(thresholds, gate.threshold)
-    passed = value >= threshold if gate.bound == "at_least" else value <= threshold
+    passed = _meets(value, threshold, gate.bound)
     if passed:
         return GateFigure(gate.figure, value, threshold, gate.bound, passed)
     return GateFigure(gate.figure, value, threshold, gate.bound, passed, gate.reason, gate.hint)
+
+
+def _meets(value: float, threshold: float, bound: Bound) -> bool:
+    return value >= threshold if bound == "at_least" else value <= threshold

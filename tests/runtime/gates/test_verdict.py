@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from faults import FAULTS, MOVES, no_fundus
 
-from fundus_runtime.gates import GATES, judge_pair
+from fundus_runtime.gates import GATES, GateFigure, judge_pair
 from fundus_runtime.gates.thresholds import GateThresholds
 
 # strength from which this eye is refused; docs/gates.md says from which 95 % of good eyes are
@@ -131,3 +131,23 @@ def test_a_declared_eye_that_is_missing_is_named(eye, verdict_on) -> None:
     pair = judge_pair({"left": verdict})
     assert (pair.usable, pair.reason, pair.missing) == (False, "declared_eye_missing", ("right",))
     assert judge_pair({"left": verdict, "right": None}, declared=("left",)).usable
+
+
+@pytest.mark.parametrize(
+    ("value", "threshold", "bound", "passed", "shown"),
+    [
+        (15.2345678, 3.5, "at_least", True, 15.23),
+        (3.49999, 3.5, "at_least", False, 3.49999),
+        (3.4999999999, 3.5, "at_least", False, 3.4999999999),
+        (np.nextafter(3.5, 0), 3.5, "at_least", False, np.nextafter(3.5, 0)),
+        (7.000041, 7.0, "at_most", False, 7.00004),
+        # a threshold with many digits: what passed must not read as refused either
+        (3.50014, 3.50012, "at_least", True, 3.50014),
+        (3.5, 3.5, "at_least", True, 3.5),
+    ],
+)
+def test_a_rounded_figure_stays_on_its_side_of_the_threshold(
+    value, threshold, bound, passed, shown
+) -> None:
+    figure = GateFigure("detail", value, threshold, bound, passed)
+    assert figure.to_dict()["value"] == shown

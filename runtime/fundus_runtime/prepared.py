@@ -20,6 +20,7 @@ from fundus_runtime.backends.protocol import Float32Array
 from fundus_runtime.engine import ms_since
 from fundus_runtime.errors import ImageError, UngradableError, UsageError
 from fundus_runtime.gates import GateFigure, GateThresholds, GateVerdict, judge, judge_pair
+from fundus_runtime.gates.gate_list import LIKENESS_MEANING
 from fundus_runtime.labels import Eye
 from fundus_runtime.photograph import DEFAULT_MAX_MEGAPIXELS, read_photograph
 from fundus_runtime.preprocess import FieldOfView, PreprocessSpec
@@ -210,6 +211,7 @@ class EyePreparer:
             passed=not same,
             reason=SAME_PHOTOGRAPH if same else None,
             hint=pair.hint if same else None,
+            meaning=LIKENESS_MEANING,
         )
 
     def find_structure(self, prepared: PreparedEye) -> None:

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from fundus_runtime.atomic import atomic_text
 from fundus_runtime.errors import ResultError
+from fundus_runtime.figure_view import FigureView, meanings_of
 from fundus_runtime.heat_picture import heat_picture
 from fundus_runtime.picture_uri import jpeg_uri, png_uri
 from fundus_runtime.result import ExamResult, EyeResult
@@ -56,6 +57,7 @@ class _EyeView:
     width_px: int
     height_px: int
     heat: Mapping[str, str]
+    figures: tuple[FigureView, ...]
 
 
 def write_report(
@@ -112,15 +114,19 @@ def render_report(
     source = resources.files("fundus_runtime").joinpath("templates/report.html.jinja")
     template = environment.from_string(source.read_text("utf-8"))
     headline, advice = _OUTCOME_WORDS[result.outcome]
+    # as clinicians lay out both eyes: the patient's right eye on the reader's left
+    eyes = [
+        _eye_view(result.right, "Right eye (OD)", right_frame),
+        _eye_view(result.left, "Left eye (OS)", left_frame),
+    ]
+    pair = () if result.likeness is None else (FigureView.of(result.likeness),)
     page: str = template.render(
         result=result,
         headline=headline,
         advice=advice,
-        # as clinicians lay out both eyes: the patient's right eye on the reader's left
-        eyes=[
-            _eye_view(result.right, "Right eye (OD)", right_frame),
-            _eye_view(result.left, "Left eye (OS)", left_frame),
-        ],
+        eyes=eyes,
+        pair_figures=pair,
+        meanings=meanings_of([*(one for eye in eyes for one in eye.figures), *pair]),
         stages=[
             (STAGE_NAMES.get(stage, stage), f"{value:.1f}")
             for stage, value in result.time_ms.items()
@@ -143,7 +149,12 @@ def _eye_view(eye: EyeResult, title: str, frame: NDArray[np.uint8] | None) -> _E
         width_px=0 if frame is None else frame.shape[1],
         height_px=0 if frame is None else frame.shape[0],
         heat={} if frame is None else _heat_uris(eye),
+        figures=_figures(eye),
     )
+
+
+def _figures(eye: EyeResult) -> tuple[FigureView, ...]:
+    return () if eye.quality is None else tuple(map(FigureView.of, eye.quality.figures))
 
 
 def _heat_uris(eye: EyeResult) -> dict[str, str]:

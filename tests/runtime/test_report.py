@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 
 from fundus_runtime.errors import ResultError
-from fundus_runtime.gates import read_thresholds
+from fundus_runtime.gates import GATES, read_thresholds
+from fundus_runtime.gates.gate_list import LIKENESS_MEANING
 from fundus_runtime.report import render_report, write_report
-from fundus_runtime.result import EyeResult
+from fundus_runtime.result import ExamResult, EyeResult
 from fundus_runtime.screener import Screener
 from fundus_runtime.table import format_result
 
@@ -23,6 +24,10 @@ from fundus_runtime.table import format_result
 def screener(shared_bundle):
     with Screener.open(shared_bundle) as opened:
         yield opened
+
+
+def render(result: ExamResult) -> str:
+    return render_report(result, None, None)
 
 
 def body(page: str) -> str:
@@ -132,10 +137,41 @@ def test_gates_show_figures_and_thresholds_and_which_one_refused(
         result = opened.screen(draw("D"), draw("D", seed=2)[40:], color="rgb")
     page = render_report(result, draw("D"), draw("D", seed=2)[40:])
     assert page.count('<ul class="gates"') == 2
-    refused = re.findall(r'<li class="failed">([^<]+)<b>([\d.]+)</b> &ge; ([\d.]+): refused', page)
+    refused = re.findall(
+        r'<li class="failed">([^<]+) <b>([\d.]+) %</b> &ge; ([\d.]+): refused', page
+    )
     figure = result.right.quality.figures[0]
-    assert refused == [("visible percent ", f"{figure.value:.1f}", "99")]
+    assert refused == [("visible", f"{figure.value:g}", "99")]
     assert "field_of_view_cut" in page
+
+
+def test_every_figure_of_the_gates_is_explained_once(shared_bundle, lenient_gates, draw) -> None:
+    with Screener.open(shared_bundle, gates=read_thresholds(lenient_gates)) as opened:
+        result = opened.screen(draw("D", seed=1), draw("D", seed=2), color="rgb")
+    page = render_report(result, None, None)
+    assert [gate.meaning for gate in GATES] == [f.meaning for f in result.left.quality.figures]
+    for meaning in (*(gate.meaning for gate in GATES), LIKENESS_MEANING):
+        assert page.count(f"<dd>{meaning}</dd>") == 1
+    assert len({gate.meaning for gate in GATES}) == len(GATES)
+
+
+@pytest.mark.parametrize("seeds", [(1, 2), (1, 1)])
+def test_how_alike_both_photographs_are_is_shown(shared_bundle, lenient_gates, draw, seeds) -> None:
+    with Screener.open(shared_bundle, gates=read_thresholds(lenient_gates)) as opened:
+        result = opened.screen(*(draw("D", seed=seed) for seed in seeds), color="rgb")
+    shown = re.findall(r">likeness <b>(-?[\d.]+)</b> &le; ([\d.]+)(: refused)?<", render(result))
+    like = result.likeness
+    assert [(float(value), float(bound), bool(word)) for value, bound, word in shown] == [
+        (like.rounded(3), like.threshold, seeds == (1, 1))
+    ]
+
+
+def test_no_figure_that_refuses_reads_as_its_threshold(shared_bundle, lenient_gates, draw) -> None:
+    with Screener.open(shared_bundle, gates=read_thresholds(lenient_gates)) as opened:
+        result = opened.screen(draw("D", seed=1), draw("D", seed=2), color="rgb")
+    likeness = replace(result.likeness, value=0.60000012, threshold=0.6, passed=False)
+    page = render(replace(result, likeness=likeness))
+    assert "likeness <b>0.6000001</b> &le; 0.6: refused" in page
 
 
 def test_plans_that_ran_are_named(screener, draw) -> None:

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from fundus_runtime.gates.figures import EyeFigures
 from fundus_runtime.gates.thresholds import GateThresholds
 
-__all__ = ["GATES", "Gate", "GateFigure", "gate_figures"]
+__all__ = ["GATES", "LIKENESS_MEANING", "Gate", "GateFigure", "gate_figures"]
 
 Bound = Literal["at_least", "at_most"]
 
@@ -30,6 +30,8 @@ class Gate:
         bound: whether the figure must be ``at_least`` or ``at_most`` the threshold.
         reason: why a photograph is refused.
         hint: what the operator should do then.
+        unit: of figure and threshold; empty where it has none.
+        meaning: what the figure is, in a line for readers who do not know the gates.
     """
 
     figure: str
@@ -37,6 +39,8 @@ class Gate:
     bound: Bound
     reason: str
     hint: str
+    unit: str
+    meaning: str
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,8 @@ class GateFigure:
         passed: whether it is.
         reason: why the photograph is refused; None where passed.
         hint: what the operator should do; None where passed.
+        unit: of value and threshold; empty where they have none. Not part of the JSON form.
+        meaning: what the figure is, in a line for readers. Not part of the JSON form.
     """
 
     name: str
@@ -60,6 +66,8 @@ class GateFigure:
     passed: bool
     reason: str | None = None
     hint: str | None = None
+    unit: str = ""
+    meaning: str = ""
 
     def rounded(self, digits: int) -> float:
         """The value to so many significant digits, or as many more as keep it on its side.
@@ -85,6 +93,11 @@ class GateFigure:
 
 _NO_FUNDUS = "this does not have the colours of a retina; check what the camera looks at, retake"
 
+# the gate of a pair has no place among those of one photograph
+LIKENESS_MEANING = (
+    "how alike the fine structure of both photographs is, -1 to 1; 1 is one photograph given twice"
+)
+
 GATES: tuple[Gate, ...] = (
     Gate(
         "visible_percent",
@@ -92,6 +105,8 @@ GATES: tuple[Gate, ...] = (
         "at_least",
         "field_of_view_cut",
         "much of the field of view is outside the picture; centre the pupil and retake",
+        "%",
+        "part of the field of view that lies in the picture",
     ),
     # colours say little in the dark, and nothing where they are clipped
     Gate(
@@ -100,6 +115,8 @@ GATES: tuple[Gate, ...] = (
         "at_least",
         "underexposed",
         "too dark; raise the flash, wait for the pupil to widen, then retake",
+        "of 255",
+        "median brightness of the retina in red",
     ),
     Gate(
         "clipped_percent",
@@ -107,15 +124,35 @@ GATES: tuple[Gate, ...] = (
         "at_most",
         "overexposed",
         "too bright; lower the flash, mind reflections of lashes and lens, then retake",
+        "%",
+        "part of the retina so bright that nothing can be seen in it",
     ),
-    Gate("warmth_percent", "min_warmth_percent", "at_least", "no_fundus", _NO_FUNDUS),
-    Gate("redness", "min_redness", "at_least", "no_fundus", _NO_FUNDUS),
+    Gate(
+        "warmth_percent",
+        "min_warmth_percent",
+        "at_least",
+        "no_fundus",
+        _NO_FUNDUS,
+        "%",
+        "how much more red than blue the warmest tenth of the picture is; little is no retina",
+    ),
+    Gate(
+        "redness",
+        "min_redness",
+        "at_least",
+        "no_fundus",
+        _NO_FUNDUS,
+        "times",
+        "how many times as bright in red as in green the picture is; little is no retina",
+    ),
     Gate(
         "shaded_percent",
         "max_shaded_percent",
         "at_most",
         "partly_dark",
         "part of the retina is in shadow; open the lid wider, centre the pupil, then retake",
+        "%",
+        "part of the retina in shadow, as of lid, lashes or a small pupil",
     ),
     Gate(
         "noise",
@@ -123,6 +160,8 @@ GATES: tuple[Gate, ...] = (
         "at_most",
         "noisy",
         "the picture is noisy; raise the flash and lower the gain, then retake",
+        "levels",
+        "grain of the picture, in brightness levels of 255",
     ),
     Gate(
         "detail",
@@ -130,6 +169,8 @@ GATES: tuple[Gate, ...] = (
         "at_least",
         "blurred",
         "hardly a vessel can be seen; focus, keep the eye still, clean the lens, then retake",
+        "levels",
+        "how much darker than their surround the clearest vessels are, in brightness levels of 255",
     ),
     Gate(
         "quality",
@@ -137,6 +178,9 @@ GATES: tuple[Gate, ...] = (
         "at_least",
         "poor_contrast",
         "too little contrast, as of haze or a small pupil; focus, let the pupil widen, then retake",
+        "log odds",
+        "whether a grader would accept the photograph, from detail and colours; 0 is even, "
+        "more is better",
     ),
 )
 
@@ -150,9 +194,17 @@ def _answer(gate: Gate, figures: EyeFigures, thresholds: GateThresholds) -> Gate
     value: float = getattr(figures, gate.figure)
     threshold: float = getattr(thresholds, gate.threshold)
     passed = _meets(value, threshold, gate.bound)
-    if passed:
-        return GateFigure(gate.figure, value, threshold, gate.bound, passed)
-    return GateFigure(gate.figure, value, threshold, gate.bound, passed, gate.reason, gate.hint)
+    return GateFigure(
+        gate.figure,
+        value,
+        threshold,
+        gate.bound,
+        passed,
+        reason=None if passed else gate.reason,
+        hint=None if passed else gate.hint,
+        unit=gate.unit,
+        meaning=gate.meaning,
+    )
 
 
 def _meets(value: float, threshold: float, bound: Bound) -> bool:

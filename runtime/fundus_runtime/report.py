@@ -114,10 +114,11 @@ def render_report(
     source = resources.files("fundus_runtime").joinpath("templates/report.html.jinja")
     template = environment.from_string(source.read_text("utf-8"))
     headline, advice = _OUTCOME_WORDS[result.outcome]
+    letters = _heat_letters(result)
     # as clinicians lay out both eyes: the patient's right eye on the reader's left
     eyes = [
-        _eye_view(result.right, "Right eye (OD)", right_frame),
-        _eye_view(result.left, "Left eye (OS)", left_frame),
+        _eye_view(result.right, "Right eye (OD)", right_frame, letters),
+        _eye_view(result.left, "Left eye (OS)", left_frame, letters),
     ]
     pair = () if result.likeness is None else (FigureView.of(result.likeness),)
     page: str = template.render(
@@ -133,14 +134,16 @@ def render_report(
             if value is not None
         ],
         provenance=_provenance(result),
-        heat_letters=_heat_letters(result),
+        heat_letters=letters,
         heat_first=next(iter(result.findings), None),
         written=datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
     )
     return page
 
 
-def _eye_view(eye: EyeResult, title: str, frame: NDArray[np.uint8] | None) -> _EyeView:
+def _eye_view(
+    eye: EyeResult, title: str, frame: NDArray[np.uint8] | None, letters: tuple[str, ...]
+) -> _EyeView:
     return _EyeView(
         result=eye,
         title=title,
@@ -148,7 +151,7 @@ def _eye_view(eye: EyeResult, title: str, frame: NDArray[np.uint8] | None) -> _E
         processed=None if eye.picture is None else png_uri(eye.picture.visible()),
         width_px=0 if frame is None else frame.shape[1],
         height_px=0 if frame is None else frame.shape[0],
-        heat={} if frame is None else _heat_uris(eye),
+        heat={} if frame is None else _heat_uris(eye, letters),
         figures=_figures(eye),
     )
 
@@ -157,25 +160,30 @@ def _figures(eye: EyeResult) -> tuple[FigureView, ...]:
     return () if eye.quality is None else tuple(map(FigureView.of, eye.quality.figures))
 
 
-def _heat_uris(eye: EyeResult) -> dict[str, str]:
-    """Each class's heat map as a picture of the crop's box, by letter."""
+def _heat_uris(eye: EyeResult, letters: tuple[str, ...]) -> dict[str, str]:
+    """Heat maps of these classes as pictures of the crop's box, by letter."""
     maps = eye.heat_maps
     if maps is None:
         return {}
     return {
         letter: png_uri(heat_picture(maps.over_crop(letter, side=_HEAT_SIDE_PX)))
-        for letter in maps.letters
+        for letter in letters
+        if letter in maps.letters
     }
 
 
 def _heat_letters(result: ExamResult) -> tuple[str, ...]:
-    """The classes that have a heat map in either eye, in order."""
+    """The classes that have a heat map in either eye, in order; not the normal one.
+
+    Its evidence lies on healthy retina, and there the colours of findings would mislead.
+    """
     found = {
         letter
         for eye in (result.left, result.right)
         if eye.heat_maps is not None
         for letter in eye.heat_maps.letters
     }
+    found.discard(result.classes.normal)
     return tuple(letter for letter in result.classes.letters if letter in found)
 
 

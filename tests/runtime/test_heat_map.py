@@ -205,16 +205,22 @@ def test_pictures_are_clear_without_evidence_and_red_with_much() -> None:
     assert picture[1, 1].tolist() == [225, 30, 20, 165]
 
 
-def test_the_report_lays_every_class_over_the_photograph(
+def test_the_report_lays_every_class_but_normal_over_the_photograph(
     result: ExamResult, draw: Callable[..., np.ndarray]
 ) -> None:
     page = render_report(result, draw("D", seed=1), draw("N", seed=2))
     assert "<script" not in page
-    letters = result.classes.letters
+    normal = result.classes.normal
+    letters = [letter for letter in result.classes.letters if letter != normal]
+    assert len(letters) == len(result.classes.letters) - 1
+    assert not re.search(rf'<label for="heat-\d+"[^>]*>{normal} ', page)
     overlays = re.findall(r'<image class="heat heat-(\d+)"[^>]*href="([^"]+)"([^>]*)/>', page)
     assert [int(index) for index, _, _ in overlays] == [*range(1, len(letters) + 1)] * 2
     # the right eye comes first on the page
-    for eye, part in ((result.right, overlays[: len(letters)]), (result.left, overlays[8:])):
+    for eye, part in (
+        (result.right, overlays[: len(letters)]),
+        (result.left, overlays[len(letters) :]),
+    ):
         assert eye.heat_maps is not None
         box = eye.heat_maps.box
         for letter, (_, uri, where) in zip(letters, part, strict=True):

@@ -121,6 +121,9 @@ def _options(runtime: Any, provider: Provider, settings: EngineSettings) -> Any:
     return options
 
 
+_SPIN_US = "50"
+
+
 def _entries(provider: Provider, settings: EngineSettings, threads: int) -> dict[str, str]:
     entries = {}
     if settings.spinning == "never":
@@ -129,9 +132,10 @@ def _entries(provider: Provider, settings: EngineSettings, threads: int) -> dict
         # Threads spin between the operators of one run, since waking them costs more than a small
         # operator; when it returns they sleep, so that the next photograph has the cores.
         entries["session.force_spinning_stop"] = "1"
-        # That does not hold while a graph is loaded, where they would spin for tens of ms at a
-        # time, twice the CPU time of the loading; older versions overlook the bound.
-        entries["session.intra_op.spin_duration_us"] = "1000"
+        # Longer than the gap between two operators, short enough that on busy cores a thread gives
+        # way to the one that it waits for, and that loading a graph spins next to nothing; older
+        # versions overlook the bound.
+        entries["session.intra_op.spin_duration_us"] = _SPIN_US
     if settings.affinity is not None and threads > 1:
         # for all threads but the calling one; it counts CPUs from 1, the system from 0
         others = settings.affinity[1:]

@@ -28,7 +28,8 @@ from fundus_runtime.exam_eye import ExamEye
 from fundus_runtime.gates import GateFigure
 from fundus_runtime.grader import EncodedEye, Grader, conclude
 from fundus_runtime.labels import EYES, Eye
-from fundus_runtime.prepared import ColorOrder, EyePreparer, PreparedEye
+from fundus_runtime.prepared import PreparedEye
+from fundus_runtime.preparer import ColorOrder, EyePreparer
 from fundus_runtime.result import ExamResult
 from fundus_runtime.verdict import EyeVerdict
 

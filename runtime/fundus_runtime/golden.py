@@ -19,7 +19,7 @@ import numpy as np
 from fundus_runtime.bundle import Bundle
 from fundus_runtime.calibration import Calibration
 from fundus_runtime.errors import BundleError
-from fundus_runtime.prepared import EyePreparer
+from fundus_runtime.preparer import EyePreparer
 from fundus_runtime.result import ExamResult
 from fundus_runtime.screener import Screener
 

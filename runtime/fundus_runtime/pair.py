@@ -9,7 +9,8 @@ from fundus_runtime.engine import Engine
 from fundus_runtime.errors import UsageError
 from fundus_runtime.grader import EncodedEye, Grader, conclude
 from fundus_runtime.labels import Eye
-from fundus_runtime.prepared import EyePreparer, PreparedEye, refuse_same_photograph
+from fundus_runtime.prepared import PreparedEye, refuse_same_photograph
+from fundus_runtime.preparer import EyePreparer
 from fundus_runtime.preprocess import PreprocessSpec
 from fundus_runtime.result import ExamResult
 

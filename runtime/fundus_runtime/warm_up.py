@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from fundus_runtime.prepared import EyePreparer
+from fundus_runtime.preparer import EyePreparer
 
 __all__ = ["warm_up"]
 

@@ -12,7 +12,7 @@ import pytest
 from fundus_runtime.bundle import Bundle
 from fundus_runtime.errors import EngineError, ImageError, UsageError
 from fundus_runtime.labels import ClassList
-from fundus_runtime.prepared import EyePreparer
+from fundus_runtime.preparer import EyePreparer
 from fundus_runtime.result import ExamResult
 from fundus_runtime.screener import Screener
 from fundus_runtime.stages import STAGES

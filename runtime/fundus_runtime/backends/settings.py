@@ -2,8 +2,8 @@
 
 The defaults are for a robot that has other work to do: a core is left to it, nothing of ours runs
 between two photographs, and no thread of the host program is moved. A screener has one budget of
-`threads`: an engine's run takes all of them, the calling one counted; preprocessing takes one, and
-sleeps while the engine runs on the same thread.
+`threads`: an engine's run takes all of them, the calling one counted; preparing an eye takes two of
+them for a moment, the gates beside the preprocessing, or one where there is one.
 """
 
 from __future__ import annotations
@@ -100,17 +100,13 @@ class EngineSettings:
         For a thread of one's own that calls the engine; never for one of the host program. A CPU
         that was taken away meanwhile is a warning, since no exam should fail for it.
         """
-        if self.affinity is None or not hasattr(os, "sched_setaffinity"):
-            return
-        try:
-            os.sched_setaffinity(0, {self.affinity[0]})
-        except OSError as error:
-            _LOG.warning(
-                "the encoding thread cannot be kept on CPU %d (%s) and runs where the system puts "
-                "it; name CPUs that this process may use",
-                self.affinity[0],
-                error,
-            )
+        if self.affinity is not None:
+            _keep_on(set(self.affinity[:1]))
+
+    def pin_helping_thread(self) -> None:
+        """Keep the calling thread on the other CPUs of `affinity`; see `pin_calling_thread`."""
+        if self.affinity is not None:
+            _keep_on(set(self.affinity[1:]))
 
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON values."""
@@ -128,6 +124,20 @@ class EngineSettings:
             raise UsageError(
                 f"affinity names {len(cpus)} CPUs for {self.threads} threads; name one for each"
             )
+
+
+def _keep_on(cpus: set[int]) -> None:
+    if not cpus or not hasattr(os, "sched_setaffinity"):
+        return
+    try:
+        os.sched_setaffinity(0, cpus)
+    except OSError as error:
+        _LOG.warning(
+            "a thread cannot be kept on the CPUs %s (%s) and runs where the system puts it; name "
+            "CPUs that this process may use",
+            sorted(cpus),
+            error,
+        )
 
 
 def default_threads() -> int:

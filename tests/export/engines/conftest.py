@@ -28,7 +28,7 @@ from fundus_runtime.labels import EYES, ODIR_CLASSES, Eye
 from fundus_runtime.manifest import GraphPair
 from fundus_runtime.plan_key import Device
 from fundus_runtime.plans import PLANS_VARIABLE
-from fundus_runtime.prepared import EyePreparer
+from fundus_runtime.preparer import EyePreparer
 from fundus_runtime.preprocess import PreprocessSpec
 
 

@@ -110,4 +110,4 @@ def test_a_cpu_that_was_taken_away_is_a_warning_and_eyes_are_encoded(
         exam.add("left", draw("D", seed=1), color="rgb")
         exam.add("right", draw("N", seed=2), color="rgb")
         assert exam.result(timeout=30).left.status == "ok"
-    assert f"CPU {CPU}" in caplog.text
+    assert f"CPUs [{CPU}]" in caplog.text

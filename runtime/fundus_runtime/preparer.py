@@ -1,0 +1,240 @@
+"""`EyePreparer`: from a frame or a file to an eye that is preprocessed and judged.
+
+Frames are only read, and free again when a call returns. Where there is a second thread, the gates
+judge on it beside the preprocessing, and of a ready pair each eye has its own.
+"""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures import wait
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fundus_runtime.engine import ms_since
+from fundus_runtime.errors import ImageError, UngradableError, UsageError
+from fundus_runtime.gates import GateFigure, GateThresholds, GateVerdict, judge, judge_pair
+from fundus_runtime.gates.gate_list import LIKENESS_MEANING
+from fundus_runtime.helper_thread import HelperThread
+from fundus_runtime.labels import EYES, Eye
+from fundus_runtime.photograph import DEFAULT_MAX_MEGAPIXELS, read_photograph
+from fundus_runtime.prepared import SAME_PHOTOGRAPH, PreparedEye
+from fundus_runtime.preprocess import FieldOfView, PreprocessSpec
+from fundus_runtime.preprocess.native import NativePreprocessor
+from fundus_runtime.result import EyePicture
+
+__all__ = ["ColorOrder", "EyePreparer"]
+
+ColorOrder = Literal["rgb", "bgr"]
+
+# Below this much of the disc's bounding box inside the frame, the operator should see the cut.
+_CUT_OFF_BELOW_PERMILLE = 750
+
+
+class EyePreparer:
+    """Prepares eyes for one bundle; safe to use from several threads.
+
+    Args:
+        spec: how to preprocess.
+        thresholds: of the gates; None judges nothing, which is for pictures that are no exam.
+        max_megapixels: refuse larger frames and files.
+        helper: takes half of the work; None where the calling thread has to do.
+
+    Raises:
+        UsageError: the limit is not above 0.
+    """
+
+    def __init__(
+        self,
+        spec: PreprocessSpec,
+        *,
+        thresholds: GateThresholds | None,
+        max_megapixels: float = DEFAULT_MAX_MEGAPIXELS,
+        helper: HelperThread | None = None,
+    ) -> None:
+        if not max_megapixels > 0:
+            raise UsageError(f"max_megapixels must be above 0, got {max_megapixels}")
+        self._spec = spec
+        self._preprocessors = {eye: NativePreprocessor(spec) for eye in EYES}
+        self._helper = helper
+        self._thresholds = thresholds
+        self._max_megapixels = max_megapixels
+
+    @property
+    def spec(self) -> PreprocessSpec:
+        """How eyes are preprocessed."""
+        return self._spec
+
+    def absent(self, eye: Eye) -> PreparedEye:
+        """An eye of which there is no photograph."""
+        hint = f"no photograph of the {eye} eye; take one, or refer the patient"
+        return PreparedEye(eye, "absent", reason="absent", hint=hint)
+
+    def frame(
+        self,
+        eye: Eye,
+        frame: NDArray[np.uint8],
+        *,
+        color: ColorOrder,
+        decode_ms: float | None = None,
+    ) -> PreparedEye:
+        """Preprocess and judge one eye's frame.
+
+        Args:
+            eye: which one.
+            frame: uint8 (height, width, 3).
+            color: its channel order, `rgb` or `bgr`.
+            decode_ms: time that reading the file took, to be reported.
+
+        Raises:
+            ImageError: the array is not a frame, or larger than the limit.
+            UsageError: `color` is neither of the two.
+        """
+        return self._prepared(eye, frame, color, decode_ms, helper=self._helper)
+
+    def frames(
+        self, left: NDArray[np.uint8], right: NDArray[np.uint8], *, color: ColorOrder
+    ) -> tuple[PreparedEye, PreparedEye]:
+        """Preprocess and judge both eyes' frames, side by side where there are threads for it.
+
+        Raises:
+            ImageError: an array is not a frame, or larger than the limit.
+            UsageError: `color` is neither of the two.
+        """
+        if self._helper is None:
+            return self.frame("left", left, color=color), self.frame("right", right, color=color)
+        other = self._helper.begin(lambda: self._prepared("right", right, color))
+        try:
+            prepared = self._prepared("left", left, color)
+        finally:
+            wait((other,))  # both frames are the caller's again when this returns
+        return prepared, other.result()
+
+    def close(self) -> None:
+        """End the helping thread; what is prepared later is prepared without it."""
+        if self._helper is not None:
+            self._helper.close()
+
+    def _prepared(
+        self,
+        eye: Eye,
+        frame: NDArray[np.uint8],
+        color: ColorOrder,
+        decode_ms: float | None = None,
+        *,
+        helper: HelperThread | None = None,
+    ) -> PreparedEye:
+        self._require_size(frame)
+        native = self._preprocessors[eye]
+        start = time.perf_counter()
+        try:
+            place = native.locate(frame, color=color)
+        except UngradableError as error:
+            return PreparedEye(
+                eye,
+                "ungradable",
+                reason=error.reason,
+                hint=error.hint,
+                decode_ms=decode_ms,
+                preprocess_ms=ms_since(start),
+            )
+        disc = place.field_of_view
+
+        def judged() -> tuple[GateVerdict | None, float | None]:
+            return self._judge(eye, frame, disc, color)
+
+        beside = None if helper is None else helper.begin(judged)
+        try:
+            done = native.render(frame, place, color=color)
+        finally:
+            if beside is not None:
+                wait((beside,))
+        preprocess_ms = ms_since(start)
+        gates, gates_ms = judged() if beside is None else beside.result()
+        prepared = PreparedEye(
+            eye,
+            "ok",
+            tensor=done.tensor,
+            field_of_view=disc.to_dict(),
+            gates=gates,
+            picture=EyePicture(done.crop, done.mask, self._spec),
+            decode_ms=decode_ms,
+            preprocess_ms=preprocess_ms,
+            gates_ms=gates_ms,
+            warnings=_warnings(eye, disc, gates),
+        )
+        if gates is None or gates.usable:
+            return prepared
+        return prepared.refused(str(gates.reason), str(gates.hint))
+
+    def file(self, eye: Eye, path: str | Path) -> PreparedEye:
+        """Read, decode, preprocess and judge one eye's JPEG or PNG file.
+
+        Raises:
+            ImageError: the file cannot be used.
+        """
+        start = time.perf_counter()
+        frame = read_photograph(path, max_megapixels=self._max_megapixels)
+        return self.frame(eye, frame, color="rgb", decode_ms=ms_since(start))
+
+    def likeness(self, left: PreparedEye, right: PreparedEye) -> GateFigure | None:
+        """How alike both photographs are; not passed where they are one and the same.
+
+        None where an eye was not judged, or the gates refused it anyway.
+        """
+        if self._thresholds is None or not (left.usable and right.usable):
+            return None
+        pair = judge_pair({"left": left.gates, "right": right.gates}, self._thresholds)
+        if pair.likeness is None:
+            return None
+        same = pair.reason == SAME_PHOTOGRAPH
+        return GateFigure(
+            "likeness",
+            pair.likeness,
+            self._thresholds.min_same,
+            "at_most",
+            passed=not same,
+            reason=SAME_PHOTOGRAPH if same else None,
+            hint=pair.hint if same else None,
+            meaning=LIKENESS_MEANING,
+        )
+
+    def find_structure(self, prepared: PreparedEye) -> None:
+        """Compute what `likeness` takes of one eye, so that nobody waits for it later."""
+        if prepared.gates is not None and prepared.usable:
+            _ = prepared.gates.fingerprint.structure
+
+    def _judge(
+        self, eye: Eye, frame: NDArray[np.uint8], disc: FieldOfView, color: ColorOrder
+    ) -> tuple[GateVerdict | None, float | None]:
+        """The verdict, and how many milliseconds it took."""
+        if self._thresholds is None:
+            return None, None
+        start = time.perf_counter()
+        verdict = judge(frame, disc, self._thresholds, declared_eye=eye, color=color)
+        return verdict, ms_since(start)
+
+    def _require_size(self, frame: object) -> None:
+        if not isinstance(frame, np.ndarray) or frame.ndim < 2:
+            return  # the preprocessing says what else is wrong with it
+        height, width = frame.shape[:2]
+        if height * width > self._max_megapixels * 1e6:
+            raise ImageError(
+                f"the frame has {width} x {height} px ({height * width / 1e6:.1f} megapixels), but "
+                f"the limit is {self._max_megapixels:g}; give a smaller one, or open the screener "
+                "with a larger max_megapixels"
+            )
+
+
+def _warnings(eye: Eye, disc: FieldOfView, gates: GateVerdict | None) -> tuple[str, ...]:
+    judged = () if gates is None else gates.warnings
+    if disc.visible_permille >= _CUT_OFF_BELOW_PERMILLE:
+        return judged
+    return (
+        f"{eye}: only {disc.visible_permille / 10:.0f} % of the field of view is in the picture; "
+        "retake it with the whole disc",
+        *judged,
+    )

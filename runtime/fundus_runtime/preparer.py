@@ -106,12 +106,18 @@ class EyePreparer:
         """
         if self._helper is None:
             return self.frame("left", left, color=color), self.frame("right", right, color=color)
-        other = self._helper.begin(lambda: self._prepared("right", right, color))
+        other = self._helper.begin(lambda: self._ready("right", right, color))
         try:
-            prepared = self._prepared("left", left, color)
+            prepared = self._ready("left", left, color)
         finally:
             wait((other,))  # both frames are the caller's again when this returns
         return prepared, other.result()
+
+    def _ready(self, eye: Eye, frame: NDArray[np.uint8], color: ColorOrder) -> PreparedEye:
+        """One eye of a pair, with all that both are compared by."""
+        prepared = self._prepared(eye, frame, color)
+        self.find_structure(prepared)
+        return prepared
 
     def close(self) -> None:
         """End the helping thread; what is prepared later is prepared without it."""

@@ -46,7 +46,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--report", type=Path, metavar="JSON", help="judge this run")
     parser.add_argument("--bars", type=Path, default=_BARS, metavar="TOML")
-    parser.add_argument("--seconds", type=float, default=30.0, help="of timing a part, at least")
+    parser.add_argument("--seconds", type=float, default=60.0, help="of timing a part, at least")
     return parser
 
 

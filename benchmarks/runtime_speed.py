@@ -76,7 +76,7 @@ def _parser() -> argparse.ArgumentParser:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--part", action="append", choices=tuple(PARTS), help="default: all")
-    parser.add_argument("--seconds", type=float, default=30.0, help="of timing a part, at least")
+    parser.add_argument("--seconds", type=float, default=60.0, help="of timing a part, at least")
     parser.add_argument("--out", type=Path, metavar="JSON")
     parser.add_argument("--json", action="store_true", help="print JSON instead of the table")
     return parser

@@ -45,6 +45,8 @@ Frame = NDArray[np.uint8]
 
 _THREADS = 2
 _STARTS = 10
+# What a second eye needs at least.
+_EYE_ALONE = ("preprocessing alone", "encoder alone, batch 1", "head alone")
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,7 @@ def preprocessing(seconds: float) -> Part:
     cv2_threads = cv2.getNumThreads()
     cv2.setNumThreads(1)
     try:
-        timings = take_turns(
+        rounds = take_turns(
             {
                 "preprocessing": _each(frames, lambda k: native.prepare(frames[k], color="rgb")),
                 "gates": _each(
@@ -95,13 +97,14 @@ def preprocessing(seconds: float) -> Part:
         )
     finally:
         cv2.setNumThreads(cv2_threads)
-    ours = timings["preprocessing"].p50_ms
     return Part(
-        timings,
+        rounds.timings,
         {
-            "preprocessing_in_frame_copies": ours / timings["copy of the frame"].p50_ms,
-            "opencv_resize_over_preprocessing": timings["cv2.resize of the crop"].p50_ms / ours,
-            "gates_ms": timings["gates"].p50_ms,
+            "preprocessing_in_frame_copies": rounds.ratio("preprocessing", "copy of the frame"),
+            "opencv_resize_over_preprocessing": rounds.ratio(
+                "cv2.resize of the crop", "preprocessing"
+            ),
+            "gates_ms": rounds.timings["gates"].p50_ms,
         },
     )
 
@@ -117,7 +120,7 @@ def paper(seconds: float) -> Part:
     with Screener.open(bundle, threads=_THREADS) as screener:
         move_s = seconds_to_encode(screener, frames)
         require_agreement(screener, {"PyTorch": pytorch, "OpenVINO": openvino}, frames)
-        timings = take_turns(
+        rounds = take_turns(
             {
                 **_exams(screener, frames, move_s),
                 **_parts_alone(bundle, frames, move_s),
@@ -128,17 +131,15 @@ def paper(seconds: float) -> Part:
             },
             seconds=seconds,
         )
-    p50 = {name: timing.p50_ms for name, timing in timings.items()}
-    parts = p50["preprocessing alone"] + p50["encoder alone, batch 1"] + p50["head alone"]
     return Part(
-        timings,
+        rounds.timings,
         {
-            "pytorch_pair_over_pair": p50["PyTorch FP32 pair"] / p50["pair"],
-            "openvino_pair_over_pair": p50["OpenVINO pair"] / p50["pair"],
-            "second_eye_over_pair": p50["second eye"] / p50["pair"],
-            "pytorch_pair_over_second_eye": p50["PyTorch FP32 pair"] / p50["second eye"],
-            "second_eye_beyond_its_parts_ms": p50["second eye"] - parts,
-            "retake_beyond_its_parts_ms": p50["retake"] - parts,
+            "pytorch_pair_over_pair": rounds.ratio("PyTorch FP32 pair", "pair"),
+            "openvino_pair_over_pair": rounds.ratio("OpenVINO pair", "pair"),
+            "second_eye_over_pair": rounds.ratio("second eye", "pair"),
+            "pytorch_pair_over_second_eye": rounds.ratio("PyTorch FP32 pair", "second eye"),
+            "second_eye_beyond_its_parts_ms": rounds.beyond_ms("second eye", _EYE_ALONE),
+            "retake_beyond_its_parts_ms": rounds.beyond_ms("retake", _EYE_ALONE),
         },
     )
 
@@ -149,13 +150,13 @@ def edge(seconds: float) -> Part:
     frames = camera_frames()
     starts = [_start(model, frames) for _ in range(_STARTS)]
     with Screener.open(model.bundle, threads=_THREADS) as screener:
-        timings = take_turns(
+        rounds = take_turns(
             _exams(screener, frames, seconds_to_encode(screener, frames)), seconds=seconds / 3
         )
     # the first start fills the file cache
     first = [ms for ms, _ in starts[1:]]
     return Part(
-        {**timings, "first result of a fresh process": Timing.of(first)},
+        {**rounds.timings, "first result of a fresh process": Timing.of(first)},
         {
             "edge_first_result_s": statistics.median(first) / 1e3,
             "edge_peak_mb": max(mb for _, mb in starts),

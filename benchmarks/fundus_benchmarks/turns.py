@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import count
+
+import numpy as np
+from numpy.typing import NDArray
 
 from fundus_runtime.latency.timing import Timing
 
-__all__ = ["Contender", "take_turns"]
+__all__ = ["Contender", "Rounds", "take_turns"]
 
 # Given the number of the round, does the work once. It returns how many milliseconds it took where
 # only a part of it counts, else None: then the whole call counts.
@@ -16,11 +20,35 @@ Contender = Callable[[int], "float | None"]
 
 _WARM_UP = 2
 _LEAST = 7
-# Threads of the one before may still spin; until then the next would share the cores with them.
-_PAUSE_S = 0.02
+# Each finds a machine at rest, as a robot's exam does; threads of the one before no longer spin.
+_PAUSE_S = 0.1
 
 
-def take_turns(contenders: Mapping[str, Contender], *, seconds: float) -> dict[str, Timing]:
+@dataclass(frozen=True)
+class Rounds:
+    """What each contender took in each round.
+
+    Attributes:
+        ms: by name, a value a round.
+    """
+
+    ms: Mapping[str, NDArray[np.float64]]
+
+    @property
+    def timings(self) -> dict[str, Timing]:
+        """The percentiles of each contender."""
+        return {name: Timing.of(list(values)) for name, values in self.ms.items()}
+
+    def ratio(self, slower: str, faster: str) -> float:
+        """Median over the rounds of how many times as long one took as the other."""
+        return float(np.median(self.ms[slower] / self.ms[faster]))
+
+    def beyond_ms(self, whole: str, parts: Sequence[str]) -> float:
+        """Median over the rounds of what one took beyond the sum of others."""
+        return float(np.median(self.ms[whole] - sum(self.ms[part] for part in parts)))
+
+
+def take_turns(contenders: Mapping[str, Contender], *, seconds: float) -> Rounds:
     """Time every contender once a round, for at least `seconds` and seven rounds.
 
     Args:
@@ -38,7 +66,7 @@ def take_turns(contenders: Mapping[str, Contender], *, seconds: float) -> dict[s
         end = time.perf_counter() + seconds if end is None else end
         if turn + 1 >= _WARM_UP + _LEAST and time.perf_counter() >= end:
             break
-    return {name: Timing.of(found[_WARM_UP:]) for name, found in samples.items()}
+    return Rounds({name: np.array(found[_WARM_UP:]) for name, found in samples.items()})
 
 
 def _once(contender: Contender, turn: int) -> float:

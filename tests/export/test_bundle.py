@@ -146,7 +146,7 @@ def test_a_pair_is_screened_with_the_bundle_from_the_command_line(
     bundle_folder: Path, trained: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     images = trained.data / "images"
-    arguments = [images / "3_left.jpg", images / "3_right.jpg", "--bundle", bundle_folder, "--json"]
+    arguments = [images / "2_left.jpg", images / "2_right.jpg", "--bundle", bundle_folder, "--json"]
     assert screen.main([str(argument) for argument in arguments]) == 0
     result = json.loads(capsys.readouterr().out)
     assert result["bundle"]["sha256"] == Bundle.open(bundle_folder).sha256

@@ -57,7 +57,8 @@ ROWS: tuple[dict[str, Any], ...] = (
     {"trunk": "resnet101", "osim_left": False, "osim_right": False, "auxiliary_head": False}
     | {"casfm_pool_factor": "literal", "mixing": "symmetric", "cafm_gate": "softmax"}
     | {"ccam": False, "dense_depth": 3},
-    {"osim_scale_reading": "kernel", "osim_right": False, "casfm": False, "dropout": 0.0},
+    {"osim_scale_reading": "kernel", "osim_right": False, "casfm": False, "dropout": 0.0}
+    | {"auxiliary_input": "trunk"},
 )
 MEETING = (
     ("image_size", "osim_scale_reading", "osim_attention"),
@@ -71,6 +72,7 @@ IDLE = {
     "casfm": ("casfm_pool_factor", "positional_embedding", "attention_heads", "attention_width"),
     "cafm": ("cafm_gate",),
     "ccam": ("ccam_difference",),
+    "auxiliary_head": ("auxiliary_input",),
 }
 
 

@@ -20,6 +20,7 @@ from fundus_benchmarks.models import BenchmarkModel, edge_bundle, preset_bundle
 from fundus_benchmarks.peers import OpenVINOPeer, Peer, PyTorchPeer
 from fundus_benchmarks.turns import Contender, take_turns
 from fundus_runtime.backends.open import open_engine
+from fundus_runtime.backends.protocol import Backend
 from fundus_runtime.backends.settings import EngineSettings
 from fundus_runtime.bundle import Bundle
 from fundus_runtime.gates import GateVerdict, judge, judge_pair
@@ -117,13 +118,16 @@ def paper(seconds: float) -> Part:
     frames = camera_frames()
     pytorch = PyTorchPeer(model.checkpoint, threads=_THREADS)
     openvino = OpenVINOPeer(bundle, threads=_THREADS)
-    with Screener.open(bundle, threads=_THREADS) as screener:
+    settings = EngineSettings(threads=_THREADS)
+    engine = open_engine(bundle, settings=settings)
+    point = bundle.manifest.operating_points.get(None)
+    with Screener(bundle, engine.backend, engine.graphs, point, settings=settings) as screener:
         move_s = seconds_to_encode(screener, frames)
         require_agreement(screener, {"PyTorch": pytorch, "OpenVINO": openvino}, frames)
         rounds = take_turns(
             {
                 **_exams(screener, frames, move_s),
-                **_parts_alone(bundle, frames, move_s),
+                **_parts_alone(bundle, engine.backend, frames, move_s),
                 "PyTorch FP32 pair": lambda turn: _ignore(
                     pytorch.logits(*two_frames(frames, turn))
                 ),
@@ -170,20 +174,22 @@ def _start(model: BenchmarkModel, frames: Sequence[Frame]) -> tuple[float, float
     return found.first_result_ms, found.peak_mb
 
 
-def _parts_alone(bundle: Bundle, frames: Sequence[Frame], move_s: float) -> dict[str, Contender]:
+def _parts_alone(
+    bundle: Bundle, engine: Backend, frames: Sequence[Frame], move_s: float
+) -> dict[str, Contender]:
     """One eye's preprocessing, the encoder at batch 1 and 2, and the head, each by itself.
 
-    They find the machine as an exam's second eye does: cores that rested while the robot moved, and
-    for the head, what an encoder left in the caches.
+    They find the machine as an exam's second eye does: the same engine, cores that rested while the
+    robot moved, and for the head, what an encoder left in the caches.
     """
     native = NativePreprocessor(bundle.manifest.spec, threads=1)
-    engine = open_engine(bundle, settings=EngineSettings(threads=_THREADS)).backend
     tensors = np.stack([native.prepare(frame, color="rgb").tensor for frame in frames[:2]])
     features = engine.encode(tensors, ["left", "right"]).features
     present = np.ones(1, np.float32)
 
     def rested(call: Callable[[int], object]) -> Contender:
         def once(turn: int) -> float:
+            call(turn)  # as the first eye did
             time.sleep(move_s)
             return took_ms(lambda: call(turn))[1]
 

@@ -121,7 +121,7 @@ def _options(runtime: Any, provider: Provider, settings: EngineSettings) -> Any:
     return options
 
 
-_SPIN_US = "50"
+_SPIN_US = "200"
 
 
 def _entries(provider: Provider, settings: EngineSettings, threads: int) -> dict[str, str]:
@@ -132,9 +132,10 @@ def _entries(provider: Provider, settings: EngineSettings, threads: int) -> dict
         # Threads spin between the operators of one run, since waking them costs more than a small
         # operator; when it returns they sleep, so that the next photograph has the cores.
         entries["session.force_spinning_stop"] = "1"
-        # Longer than the gap between two operators, short enough that on busy cores a thread gives
-        # way to the one that it waits for, and that loading a graph spins next to nothing; older
-        # versions overlook the bound.
+        # Longer than the head's gaps between operators that take two threads, also where waking a
+        # core that slept is slow (the head of ResNet-152: 7 ms, with 50 us 10); short enough that
+        # on busy cores a thread gives way to the one that it waits for, and that loading a graph
+        # spins next to nothing. Older versions overlook the bound.
         entries["session.intra_op.spin_duration_us"] = _SPIN_US
     if settings.affinity is not None and threads > 1:
         # for all threads but the calling one; it counts CPUs from 1, the system from 0

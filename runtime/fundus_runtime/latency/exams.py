@@ -101,13 +101,14 @@ def second_eye(screener: Screener, frames: Sequence[Frame], turn: int, *, move_s
 
 
 def retake(screener: Screener, frames: Sequence[Frame], turn: int, *, move_s: float) -> Timed:
-    """An exam whose left eye is retaken, both being encoded: the result, and the wait for it."""
+    """An exam whose left eye is retaken `move_s` after the right: the result, and the wait."""
     left, right = two_frames(frames, turn)
     again, _ = two_frames(frames, turn + 1)
     with screener.begin() as exam:
         exam.add("left", left, color="rgb")
+        time.sleep(move_s)
         exam.add("right", right, color="rgb")
-        time.sleep(2 * move_s)
+        time.sleep(move_s)
 
         def replaced() -> ExamResult:
             exam.replace("left", again, color="rgb")

@@ -127,5 +127,5 @@ $(VENV)/.demo-installed: $(VENV)/.created $(BUILD_INPUTS)
 	@touch $@
 
 $(VENV)/.test-installed: $(VENV)/.created $(BUILD_INPUTS)
-	$(BIN)/pip install -e '.[dev,train,export,demo]'
+	$(BIN)/pip install -e '.[dev,train,export,demo,report]'
 	@touch $@ $(VENV)/.demo-installed

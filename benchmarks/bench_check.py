@@ -1,7 +1,10 @@
-"""`make bench-check`: hold a run to the promises of `bars.toml`; exit 1 when one is missed.
+"""`make bench-check`: hold a run to the promises of `bars.toml` and to the last run kept here.
 
-python benchmarks/bench_check.py                       # measures first
-python benchmarks/bench_check.py --report RUN.json     # judges what runtime_speed.py wrote
+    python benchmarks/bench_check.py                       # measures first
+    python benchmarks/bench_check.py --report RUN.json     # judges what runtime_speed.py wrote
+
+Exit 1 when a promise is missed, or when a figure is more than 15 % worse than the last one kept for
+this machine under `benchmarks/results`. The last line is the summary of both.
 """
 
 from __future__ import annotations
@@ -10,44 +13,86 @@ import argparse
 import json
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from fundus_benchmarks.bars import judge, read_bars
+from fundus_benchmarks.bars import Verdict, Worsening, against, judge, read_bars
+from fundus_benchmarks.results import RESULTS, Run, kept_runs
+from fundus_benchmarks.run_file import machine_name
 
 _BARS = Path(__file__).with_name("bars.toml")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Judge every bar; the last line is the summary."""
-    args = _parser().parse_args(argv)
-    if args.report is not None:
-        report = json.loads(args.report.read_text())
-    else:
-        import runtime_speed
-
-        logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-        report = runtime_speed.measure(list(runtime_speed.PARTS), args.seconds)
-        print(runtime_speed.table(report), end="\n\n")
-    verdicts = judge(read_bars(args.bars), report["figures"])
-    for verdict in verdicts:
-        print(verdict)
-    missed = [verdict.bar.name for verdict in verdicts if not verdict.kept]
-    print(
-        f"{len(verdicts) - len(missed)} of {len(verdicts)} bars kept"
-        + (f"; missed: {', '.join(missed)}" if missed else "")
+    """Judge every bar and every figure that was kept before; the last line is the summary."""
+    args = build_parser().parse_args(argv)
+    report = _measured(args.seconds) if args.report is None else json.loads(args.report.read_text())
+    bars, figures = read_bars(args.bars), report["figures"]
+    verdicts = judge(bars, figures)
+    before = last_with_ratios(report, args.results)
+    changes = (
+        [] if before is None else against(bars, figures, before.parts["ratios"].get("figures", {}))
     )
-    return 1 if missed else 0
+    for line in (*verdicts, *changes):
+        print(line)
+    print(f"{_kept(verdicts)}; {_held(changes, before)}")
+    failed = any(not one.kept for one in verdicts) or any(one.too_much for one in changes)
+    return 1 if failed else 0
 
 
-def _parser() -> argparse.ArgumentParser:
+def last_with_ratios(report: Mapping[str, Any], results: Path) -> Run | None:
+    """The last kept run of the report's machine that measured ratios before the report did."""
+    if "machine" not in report:
+        return None
+    runs = [run for run in kept_runs(machine_name(report["machine"]), results) if _ratios_at(run)]
+    now = report.get("measured_at")
+    earlier = [run for run in runs if now is None or _ratios_at(run) < now]
+    return max(earlier, key=_ratios_at, default=None)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of this command."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--report", type=Path, metavar="JSON", help="judge this run")
     parser.add_argument("--bars", type=Path, default=_BARS, metavar="TOML")
+    parser.add_argument(
+        "--results", type=Path, default=RESULTS, metavar="DIR", help="what was kept (%(default)s)"
+    )
     parser.add_argument("--seconds", type=float, default=60.0, help="of timing a part, at least")
     return parser
+
+
+def _measured(seconds: float) -> Mapping[str, Any]:
+    import runtime_speed
+
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    report: Mapping[str, Any] = runtime_speed.measure(list(runtime_speed.PARTS), seconds)
+    print(runtime_speed.table(report), end="\n\n")
+    return report
+
+
+def _ratios_at(run: Run) -> str:
+    return str(run.parts["ratios"]["measured_at"]) if "ratios" in run.parts else ""
+
+
+def _kept(verdicts: Sequence[Verdict]) -> str:
+    missed = [verdict.bar.name for verdict in verdicts if not verdict.kept]
+    return f"{len(verdicts) - len(missed)} of {len(verdicts)} bars kept" + (
+        f", missed: {', '.join(missed)}" if missed else ""
+    )
+
+
+def _held(changes: Sequence[Worsening], before: Run | None) -> str:
+    if before is None:
+        return "no earlier ratios of this machine are kept to compare with"
+    worse = [one.bar.name for one in changes if one.too_much]
+    return (
+        f"{len(changes) - len(worse)} of {len(changes)} figures within 15 % of {before.date}, "
+        f"commit {before.commit}" + (f", worse: {', '.join(worse)}" if worse else "")
+    )
 
 
 if __name__ == "__main__":

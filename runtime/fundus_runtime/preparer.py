@@ -1,13 +1,15 @@
 """`EyePreparer`: from a frame or a file to an eye that is preprocessed and judged.
 
-Frames are only read, and free again when a call returns. Where there is a second thread, the gates
-judge on it beside the preprocessing, and of a ready pair each eye has its own.
+Frames are only read, and free again when a call returns. Preprocessing and judging are two steps,
+so that an exam's engine starts between them; of a ready pair each eye has its own thread where
+there are two.
 """
 
 from __future__ import annotations
 
 import time
 from concurrent.futures import wait
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -16,7 +18,7 @@ from numpy.typing import NDArray
 
 from fundus_runtime.engine import ms_since
 from fundus_runtime.errors import ImageError, UngradableError, UsageError
-from fundus_runtime.gates import GateFigure, GateThresholds, GateVerdict, judge, judge_pair
+from fundus_runtime.gates import GateFigure, GateThresholds, judge, judge_pair
 from fundus_runtime.gates.gate_list import LIKENESS_MEANING
 from fundus_runtime.helper_thread import HelperThread
 from fundus_runtime.labels import EYES, Eye
@@ -41,7 +43,7 @@ class EyePreparer:
         spec: how to preprocess.
         thresholds: of the gates; None judges nothing, which is for pictures that are no exam.
         max_megapixels: refuse larger frames and files.
-        helper: takes half of the work; None where the calling thread has to do.
+        helper: takes one eye of a ready pair; None where the calling thread has to do both.
 
     Raises:
         UsageError: the limit is not above 0.
@@ -93,7 +95,8 @@ class EyePreparer:
             ImageError: the array is not a frame, or larger than the limit.
             UsageError: `color` is neither of the two.
         """
-        return self._prepared(eye, frame, color, decode_ms, helper=self._helper)
+        prepared = self.preprocess(eye, frame, color=color, decode_ms=decode_ms)
+        return self.judge(prepared, frame, color=color)
 
     def frames(
         self, left: NDArray[np.uint8], right: NDArray[np.uint8], *, color: ColorOrder
@@ -115,7 +118,7 @@ class EyePreparer:
 
     def _ready(self, eye: Eye, frame: NDArray[np.uint8], color: ColorOrder) -> PreparedEye:
         """One eye of a pair, with all that both are compared by."""
-        prepared = self._prepared(eye, frame, color)
+        prepared = self.frame(eye, frame, color=color)
         self.find_structure(prepared)
         return prepared
 
@@ -124,20 +127,20 @@ class EyePreparer:
         if self._helper is not None:
             self._helper.close()
 
-    def _prepared(
+    def preprocess(
         self,
         eye: Eye,
         frame: NDArray[np.uint8],
+        *,
         color: ColorOrder,
         decode_ms: float | None = None,
-        *,
-        helper: HelperThread | None = None,
     ) -> PreparedEye:
+        """Preprocess one eye's frame, which `judge` has yet to look at; see `frame`."""
         self._require_size(frame)
         native = self._preprocessors[eye]
         start = time.perf_counter()
         try:
-            place = native.locate(frame, color=color)
+            done = native.prepare(frame, color=color)
         except UngradableError as error:
             return PreparedEye(
                 eye,
@@ -147,34 +150,43 @@ class EyePreparer:
                 decode_ms=decode_ms,
                 preprocess_ms=ms_since(start),
             )
-        disc = place.field_of_view
-
-        def judged() -> tuple[GateVerdict | None, float | None]:
-            return self._judge(eye, frame, disc, color)
-
-        beside = None if helper is None else helper.begin(judged)
-        try:
-            done = native.render(frame, place, color=color)
-        finally:
-            if beside is not None:
-                wait((beside,))
-        preprocess_ms = ms_since(start)
-        gates, gates_ms = judged() if beside is None else beside.result()
-        prepared = PreparedEye(
+        return PreparedEye(
             eye,
             "ok",
             tensor=done.tensor,
-            field_of_view=disc.to_dict(),
-            gates=gates,
+            field_of_view=done.field_of_view.to_dict(),
             picture=EyePicture(done.crop, done.mask, self._spec),
             decode_ms=decode_ms,
-            preprocess_ms=preprocess_ms,
-            gates_ms=gates_ms,
-            warnings=_warnings(eye, disc, gates),
+            preprocess_ms=ms_since(start),
+            warnings=_cut_off(eye, done.field_of_view),
         )
-        if gates is None or gates.usable:
+
+    def judge(
+        self, prepared: PreparedEye, frame: NDArray[np.uint8], *, color: ColorOrder
+    ) -> PreparedEye:
+        """The same eye with what the gates say of its frame: usable, or refused with a reason.
+
+        Args:
+            prepared: what `preprocess` made of this frame.
+            frame: the same one.
+            color: its channel order.
+        """
+        disc = prepared.field_of_view
+        if self._thresholds is None or disc is None:
             return prepared
-        return prepared.refused(str(gates.reason), str(gates.hint))
+        start = time.perf_counter()
+        gates = judge(
+            frame, FieldOfView(**disc), self._thresholds, declared_eye=prepared.eye, color=color
+        )
+        judged = replace(
+            prepared,
+            gates=gates,
+            gates_ms=ms_since(start),
+            warnings=(*prepared.warnings, *gates.warnings),
+        )
+        if gates.usable:
+            return judged
+        return judged.refused(str(gates.reason), str(gates.hint))
 
     def file(self, eye: Eye, path: str | Path) -> PreparedEye:
         """Read, decode, preprocess and judge one eye's JPEG or PNG file.
@@ -213,16 +225,6 @@ class EyePreparer:
         if prepared.gates is not None and prepared.usable:
             _ = prepared.gates.fingerprint.structure
 
-    def _judge(
-        self, eye: Eye, frame: NDArray[np.uint8], disc: FieldOfView, color: ColorOrder
-    ) -> tuple[GateVerdict | None, float | None]:
-        """The verdict, and how many milliseconds it took."""
-        if self._thresholds is None:
-            return None, None
-        start = time.perf_counter()
-        verdict = judge(frame, disc, self._thresholds, declared_eye=eye, color=color)
-        return verdict, ms_since(start)
-
     def _require_size(self, frame: object) -> None:
         if not isinstance(frame, np.ndarray) or frame.ndim < 2:
             return  # the preprocessing says what else is wrong with it
@@ -235,12 +237,10 @@ class EyePreparer:
             )
 
 
-def _warnings(eye: Eye, disc: FieldOfView, gates: GateVerdict | None) -> tuple[str, ...]:
-    judged = () if gates is None else gates.warnings
+def _cut_off(eye: Eye, disc: FieldOfView) -> tuple[str, ...]:
     if disc.visible_permille >= _CUT_OFF_BELOW_PERMILLE:
-        return judged
+        return ()
     return (
         f"{eye}: only {disc.visible_permille / 10:.0f} % of the field of view is in the picture; "
         "retake it with the whole disc",
-        *judged,
     )

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdlib>
-#include <limits>
+#include <numeric>
 #include <stdexcept>
 
 namespace fundus {
@@ -15,11 +15,15 @@ constexpr std::size_t kCount = std::size_t{kCells} * kCells;
 constexpr int kStep = 16;
 constexpr int kInside = 8493; // (0.96 * 96) ** 2 in half cells
 constexpr int kClipped = 245 * kStep;
-constexpr int kBends = 4 * 255 + 1;
+constexpr int kFullScale = 255 * kStep;
+constexpr int kBends = 2 * 255 + 1;
+constexpr std::size_t kLanes = 4;
 constexpr std::uint64_t kNoiseToDetail = 90283;
 
 using Values = std::array<int, kCount>;
-using Histogram = std::array<std::uint32_t, kBends>;
+// Neighbouring pixels count in lanes of their own: they are mostly alike, and adding twice to one
+// place in a row waits for the first.
+using Histogram = std::array<std::array<std::uint32_t, kLanes>, kBends>;
 
 // Frame columns [begin, end) of each cell, and the frame row through its middle.
 struct Lattice {
@@ -95,8 +99,10 @@ template <bool packed>
 void count_bends(const PixelRow& row, std::int64_t begin, std::int64_t end, Histogram& bends) {
   const std::ptrdiff_t pixel = packed ? 3 : row.pixel_stride;
   const std::uint8_t* at = row.data + begin * pixel + (packed ? 1 : row.channel_stride);
+  std::size_t lane = 0;
   for (std::int64_t x = begin + 1; x + 1 < end; ++x, at += pixel) {
-    ++bends[static_cast<std::size_t>(std::abs(2 * at[pixel] - at[0] - at[2 * pixel]))];
+    ++bends[static_cast<std::size_t>(std::abs(2 * at[pixel] - at[0] - at[2 * pixel]))][lane];
+    lane = (lane + 1) % kLanes;
   }
 }
 
@@ -131,14 +137,18 @@ void read_cells(const FrameView& given, const FieldOfView& disc, GateCells& cell
   }
 }
 
-// The value of that rank of the first `count`, nought of none; reorders them.
-int ranked(Values& values, std::size_t count, int permille) {
+// The value of that rank of the first `count`, nought of none. They are levels or differences of
+// two, few enough to be counted.
+int ranked(const Values& values, std::size_t count, int permille) {
   if (count == 0) return 0;
-  const auto begin = values.begin();
-  const auto rank =
-      static_cast<std::ptrdiff_t>((count - 1) * static_cast<std::size_t>(permille) / 1000);
-  std::nth_element(begin, begin + rank, begin + static_cast<std::ptrdiff_t>(count));
-  return *(begin + rank);
+  std::array<std::uint16_t, 2 * kFullScale + 1> found{};
+  for (std::size_t k = 0; k < count; ++k) {
+    ++found[static_cast<std::size_t>(values[k] + kFullScale)];
+  }
+  const std::size_t rank = (count - 1) * static_cast<std::size_t>(permille) / 1000;
+  std::size_t at = 0;
+  for (std::size_t seen = found[0]; seen <= rank; seen += found[at]) ++at;
+  return static_cast<int>(at) - kFullScale;
 }
 
 template <typename Level>
@@ -198,13 +208,16 @@ std::uint64_t square_root(std::uint64_t value) {
 
 // What the smaller three quarters of the second differences say; the reference derives the factor.
 int noise_of(const Histogram& bends, int radius_x_px) {
-  std::uint64_t total = 0;
-  for (const std::uint32_t count : bends) total += count;
+  std::array<std::uint64_t, kBends> counts;
+  std::transform(bends.begin(), bends.end(), counts.begin(), [](const auto& lanes) {
+    return std::accumulate(lanes.begin(), lanes.end(), std::uint64_t{0});
+  });
+  const std::uint64_t total = std::accumulate(counts.begin(), counts.end(), std::uint64_t{0});
   const std::uint64_t keep = total * 3 / 4;
   if (keep == 0) return 0;
   std::uint64_t left = keep, sum = 0;
-  for (std::size_t bend = 0; bend < bends.size() && left > 0; ++bend) {
-    const std::uint64_t kept = std::min<std::uint64_t>(bends[bend], left);
+  for (std::size_t bend = 0; bend < counts.size() && left > 0; ++bend) {
+    const std::uint64_t kept = std::min(counts[bend], left);
     sum += kept * bend;
     left -= kept;
   }

@@ -1,0 +1,140 @@
+"""Rows of the `latency` part: which contender is whose, and which stage belongs to which whole."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from fundus_benchmarks.numerals import measured
+
+__all__ = [
+    "OWN",
+    "PARTS_OF",
+    "STAGE_NAMES",
+    "WHOLES",
+    "contender_name",
+    "device_of",
+    "fastest_own",
+    "is_own",
+    "is_peer",
+    "models_of",
+    "package_of",
+    "part_of",
+    "timed_parts",
+]
+
+Row = Mapping[str, Any]
+
+OWN = "runtime"
+# A peer's name starts with one of these; its package decides whether it is the same as last time.
+_PACKAGES = {
+    "PyTorch": "torch",
+    "ONNX Runtime": "onnxruntime",
+    "OpenVINO": "openvino",
+    "TensorRT": "tensorrt",
+    "trtexec": "tensorrt",
+}
+STAGE_NAMES = {
+    "decode_jpeg": "decode JPEG",
+    "decode_jpeg_scaled": "decode JPEG, scaled",
+    "decode_png": "decode PNG",
+    "preprocessing": "preprocessing",
+    "gates": "gates",
+    "encoder_1": "encoder, batch 1",
+    "encoder_2": "encoder, batch 2",
+    "head": "head",
+    "pair": "pair at once",
+    "second_eye": "wait after the second eye",
+    "retake": "wait after a retake",
+    "first_result": "process start to first result",
+}
+WHOLES = ("pair", "second_eye", "retake", "first_result")
+# What a whole waits for, one after the other. A second eye's gates run beside its preprocessing.
+PARTS_OF = {
+    "pair": ("preprocessing", "gates", "encoder_2", "head"),
+    "second_eye": ("preprocessing", "encoder_1", "head"),
+    "retake": ("preprocessing", "encoder_1", "head"),
+}
+_SAME = ("model", "dialect", "backend", "provider", "threads")
+
+
+def is_own(row: Row) -> bool:
+    """Whether the product made the row."""
+    return row.get("contender") == OWN
+
+
+def is_peer(row: Row) -> bool:
+    """Whether what users would put together instead made it."""
+    return package_of(str(row.get("contender"))) is not None
+
+
+def package_of(contender: str) -> str | None:
+    """The package that a peer is made of; None for the product and its reference."""
+    found = (package for name, package in _PACKAGES.items() if contender.startswith(name))
+    return next(found, None)
+
+
+def device_of(provider: str | None) -> str:
+    """`cpu` or `gpu`."""
+    return "cpu" if provider is None or provider.lower().startswith("cpu") else "gpu"
+
+
+def contender_name(row: Row, *, threads: bool = False) -> str:
+    """For tables and plots: a peer's own name, or the product with form and engine."""
+    if not is_own(row):
+        name = str(row.get("contender"))
+    else:
+        name = "fundus-edge" + "".join(f" {row[key]}" for key in ("dialect",) if row.get(key))
+        name += f", {row['backend']}" if row.get("backend") else ""
+    if device_of(row.get("provider")) == "gpu":
+        name += f", {row['provider']}"
+    return f"{name}, {row['threads']} threads" if threads and row.get("threads") else name
+
+
+def models_of(rows: Iterable[Row]) -> list[str]:
+    """The models that rows name, in their order."""
+    return list(dict.fromkeys(str(row["model"]) for row in rows if row.get("model")))
+
+
+def fastest_own(rows: Iterable[Row], stage: str, device: str = "cpu") -> Row | None:
+    """The product's fastest row of a stage."""
+    found = [
+        row
+        for row in rows
+        if is_own(row)
+        and row.get("stage") == stage
+        and device_of(row.get("provider")) == device
+        and measured(row.get("p50_ms")) is not None
+    ]
+    return min(found, key=lambda row: float(row["p50_ms"]), default=None)
+
+
+def part_of(rows: Sequence[Row], whole: Row, stage: str) -> Row | None:
+    """The row of a stage that fits a whole best: what it says of itself is the whole's too.
+
+    A stage that does not depend on the model says None of it; preprocessing may have been timed on
+    another number of threads, and on the CPU where the engine is a GPU's.
+    """
+    found = [(_likeness(row, whole), row) for row in rows if _fits(row, whole, stage)]
+    return max(found, key=lambda one: one[0])[1] if found else None
+
+
+def _fits(row: Row, whole: Row, stage: str) -> bool:
+    if row.get("stage") != stage or row.get("contender") != whole.get("contender"):
+        return False
+    free = {"threads", "provider", "backend"} if stage in ("preprocessing", "gates") else set()
+    return measured(row.get("p50_ms")) is not None and all(
+        row.get(key) in (None, whole.get(key)) for key in _SAME if key not in free
+    )
+
+
+def _likeness(row: Row, whole: Row) -> int:
+    return sum(row.get(key) == whole.get(key) for key in _SAME)
+
+
+def timed_parts(rows: Sequence[Row], whole: Row) -> Iterator[tuple[str, float]]:
+    """The stages of a whole that were timed apart, with their medians in ms."""
+    for stage in PARTS_OF.get(str(whole.get("stage")), ()):
+        row = part_of(rows, whole, stage)
+        if row is not None:
+            yield stage, float(row["p50_ms"])

@@ -1,10 +1,11 @@
 """How fast the runtime is, beside what its users would put together instead; one run, one machine.
 
-    python benchmarks/runtime_speed.py --out build/benchmarks/runtime_speed.json
+    python benchmarks/runtime_speed.py
 
 Three parts: preprocessing of a 5-megapixel frame on one thread; ResNet-152 in INT8 at 224 px, pair
 and second eye, against PyTorch and OpenVINO; the shipped edge bundle's start, memory and install.
-What the contenders answer is compared before anything is timed. Leave the machine alone meanwhile.
+What the contenders answer is compared before anything is timed, and they take turns. Leave the
+machine alone meanwhile. Writes the part `ratios` of a run.
 """
 
 from __future__ import annotations
@@ -14,14 +15,12 @@ import json
 import logging
 import sys
 from collections.abc import Callable, Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from fundus_benchmarks import suites
-from fundus_runtime.latency.machine import describe_machine
+from fundus_benchmarks.run_file import default_folder, new_part, write_part
 
-_PACKAGES = ("fundus-edge", "numpy", "onnxruntime", "opencv-python-headless", "openvino", "torch")
 PARTS: dict[str, Callable[[float], suites.Part]] = {
     "preprocessing": suites.preprocessing,
     "paper": suites.paper,
@@ -35,16 +34,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     logging.getLogger("torch").setLevel(logging.WARNING)
     report = measure(args.part or list(PARTS), args.seconds)
-    text = json.dumps(report, indent=1)
-    if args.out is not None:
-        args.out.parent.mkdir(parents=True, exist_ok=True)
-        args.out.write_text(text + "\n")
-    print(text if args.json else table(report))
+    path = write_part(report, args.out)
+    print(json.dumps(report, indent=1) if args.json else table(report))
+    logging.info("%s", path)
     return 0
 
 
 def measure(parts: Sequence[str], seconds: float) -> dict[str, Any]:
-    """The figures and timings of these parts."""
+    """The figures and timings of these parts, as the part `ratios` of a run."""
     figures: dict[str, float] = {}
     timings: dict[str, dict[str, float]] = {}
     for name in parts:
@@ -52,12 +49,14 @@ def measure(parts: Sequence[str], seconds: float) -> dict[str, Any]:
         part = PARTS[name](seconds)
         figures.update(part.figures)
         timings.update({f"{name}: {one}": t.to_dict() for one, t in part.timings.items()})
-    return {
-        "machine": describe_machine(),
-        "versions": {name: version(name) for name in _PACKAGES},
-        "figures": figures,
-        "timings_ms": timings,
-    }
+    return new_part(
+        "ratios",
+        [],
+        command="python benchmarks/runtime_speed.py",
+        settings={"parts": list(parts), "seconds": seconds, "threads": suites.THREADS},
+        figures=figures,
+        timings_ms=timings,
+    )
 
 
 def table(report: dict[str, Any]) -> str:
@@ -77,7 +76,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--part", action="append", choices=tuple(PARTS), help="default: all")
     parser.add_argument("--seconds", type=float, default=60.0, help="of timing a part, at least")
-    parser.add_argument("--out", type=Path, metavar="JSON")
+    parser.add_argument(
+        "--out", type=Path, metavar="FOLDER", default=default_folder(), help="default: %(default)s"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON instead of the table")
     return parser
 

@@ -13,7 +13,7 @@ import hashlib
 import logging
 import os
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
@@ -23,17 +23,31 @@ from torch import nn
 
 from fundus_export.commands import export
 from fundus_export.errors import ExportError
+from fundus_export.graphs import export_graphs
 from fundus_export.rendered import render_fundus
 from fundus_runtime.calibration import Calibration, OperatingPoint, OperatingPoints
 from fundus_runtime.labels import EYES, ODIR_CLASSES, Eye
 from fundus_runtime.preprocess import PreprocessSpec, preprocess
 from fundus_training.calibrate import FittedCalibration
-from fundus_training.checkpoint import Checkpoint, save_checkpoint
+from fundus_training.checkpoint import (
+    Checkpoint,
+    build_model,
+    load_checkpoint,
+    save_checkpoint,
+)
 from fundus_training.data.splits import Split
 from fundus_training.models import DMSNet
-from fundus_training.presets import preset
+from fundus_training.presets import RunConfig, preset
 
-__all__ = ["ROOT", "BenchmarkModel", "edge_bundle", "preset_bundle", "random_model"]
+__all__ = [
+    "ROOT",
+    "BenchmarkModel",
+    "edge_bundle",
+    "fp32_graphs",
+    "model_named",
+    "preset_bundle",
+    "random_model",
+]
 
 ROOT = Path(__file__).parents[2]
 _KEPT = ROOT / "build" / "benchmarks"
@@ -73,8 +87,40 @@ def edge_bundle() -> BenchmarkModel:
     return BenchmarkModel("edge", folder, folder / "checkpoint.safetensors")
 
 
+def model_named(name: str) -> BenchmarkModel:
+    """`edge` is the bundle that ships; see `preset_bundle` for others."""
+    return edge_bundle() if name == "edge" else preset_bundle(name)
+
+
+def fp32_graphs(model: BenchmarkModel) -> tuple[bytes, bytes]:
+    """Encoder and head in FP32, as peers run them; exported once and kept.
+
+    Raises:
+        ExportError: the export failed.
+    """
+    folder = _KEPT / f"{model.name}-{_sources_hash()}" / "fp32"
+    paths = (folder / "encoder.onnx", folder / "head.onnx")
+    if not all(path.exists() for path in paths):
+        _log.info("exporting %s in FP32 once, under %s", model.name, folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        made = export_graphs(build_model(load_checkpoint(model.checkpoint)))
+        for path, graph in zip(paths, (made.encoder, made.head), strict=True):
+            _write_whole(path, graph)
+    encoder, head = (path.read_bytes() for path in paths)
+    return encoder, head
+
+
+def _write_whole(path: Path, data: bytes) -> None:
+    """Write a file that is there whole or not at all."""
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_bytes(data)
+    partial.replace(path)
+
+
 def preset_bundle(name: str) -> BenchmarkModel:
-    """A preset's model with random weights, exported in `int8` on rendered fundi and signed.
+    """A preset's model, or the paper's with ResNet-50 (`resnet50`), with random weights.
+
+    Exported in `int8` on rendered fundi and signed.
 
     Raises:
         ExportError: the export failed.
@@ -92,12 +138,19 @@ def preset_bundle(name: str) -> BenchmarkModel:
 
 def random_model(name: str, seed: int = 0) -> tuple[DMSNet, PreprocessSpec]:
     """A preset's model with random weights and settled batch norms, in evaluation mode."""
-    config = preset(name)
+    config = _config(name)
     torch.manual_seed(seed)
     model = DMSNet(config.model)
     _weaken_branches(model)
     _settle_batch_norms(model, config.preprocess)
     return model, config.preprocess
+
+
+def _config(name: str) -> RunConfig:
+    if name != "resnet50":
+        return preset(name)
+    paper = preset("paper")
+    return replace(paper, model=replace(paper.model, trunk="resnet50"))
 
 
 def _write_bundle(name: str, made: BenchmarkModel) -> None:

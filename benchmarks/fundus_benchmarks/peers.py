@@ -1,102 +1,171 @@
-"""What a robot's builder would put together instead: OpenCV, and PyTorch or OpenVINO behind it.
+"""What a robot's builder would put together instead: OpenCV, and another engine behind it.
 
 Each peer takes a pair of uint8 RGB frames and answers the patient's logits, (1, K), with both eyes
-through the encoder in one batch of two.
+through the encoder in one batch of two. Each keeps its library's own defaults but for threads and
+what its name says.
 """
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import Any, Literal
 
 import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fundus_runtime.bundle import Bundle
 from fundus_runtime.preprocess import PreprocessSpec
 from fundus_training.checkpoint import build_model, load_checkpoint
 
-__all__ = ["OpenVINOPeer", "Peer", "PyTorchPeer", "preprocess_with_opencv"]
+__all__ = [
+    "GraphPeer",
+    "OnnxRuntimePeer",
+    "OpenVINOPeer",
+    "Peer",
+    "PyTorchPeer",
+    "preprocess_with_opencv",
+]
 
 Frame = NDArray[np.uint8]
 Floats = NDArray[np.float32]
+Graphs = tuple[bytes, bytes]
 
 
-class Peer(Protocol):
-    """Another way to screen a pair."""
+class Peer(ABC):
+    """Another way to screen a pair.
+
+    Args:
+        spec: how eyes are prepared.
+    """
+
+    def __init__(self, spec: PreprocessSpec) -> None:
+        self._spec = spec
 
     def logits(self, left: Frame, right: Frame) -> Floats:
         """The patient's logits, (1, K)."""
+        eyes = [preprocess_with_opencv(frame, self._spec) for frame in (left, right)]
+        return self.logits_of(np.stack(eyes))
 
+    @abstractmethod
     def logits_of(self, eyes: Floats) -> Floats:
         """The same of a pair that is prepared already, (2, 3, S, S)."""
 
 
-class PyTorchPeer:
-    """PyTorch, FP32, eager.
+class PyTorchPeer(Peer):
+    """PyTorch on the CPU.
 
     Args:
         checkpoint: path of the model's checkpoint.
         threads: of PyTorch.
+        way: `fp32` and `bf16` run eagerly, the latter under autocast; `compiled` is FP32 through
+            `torch.compile`, which compiles in its first call.
     """
 
-    def __init__(self, checkpoint: Any, *, threads: int) -> None:
+    def __init__(
+        self,
+        checkpoint: Path,
+        *,
+        threads: int,
+        way: Literal["fp32", "bf16", "compiled"] = "fp32",
+    ) -> None:
         loaded = load_checkpoint(checkpoint)
+        super().__init__(loaded.spec)
         torch.set_num_threads(threads)
-        self._spec = loaded.spec
-        self._model = build_model(loaded).eval()
-
-    def logits(self, left: Frame, right: Frame) -> Floats:
-        """The patient's logits, (1, K)."""
-        return self.logits_of(_pair_with_opencv(left, right, self._spec))
+        self._bf16 = way == "bf16"
+        self._model: Any = build_model(loaded).eval()
+        if way == "compiled":
+            self._model = torch.compile(self._model)
 
     def logits_of(self, eyes: Floats) -> Floats:
         """The same of a pair that is prepared already, (2, 3, S, S)."""
-        with torch.inference_mode():
+        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=self._bf16):
             tensors = [torch.from_numpy(eye[None]) for eye in eyes]
-            answer: Floats = self._model(*tensors).logits.numpy()
+            answer: Floats = self._model(*tensors).logits.float().numpy()
         return answer
 
 
-class OpenVINOPeer:
-    """OpenVINO on the CPU, tuned for latency, with the very graphs that the runtime runs.
+class GraphPeer(Peer):
+    """An engine that runs the product's own graphs, encoder and head."""
+
+    @abstractmethod
+    def encode(self, eyes: Floats) -> Floats:
+        """Features (2, C, h, w) of a prepared pair, (2, 3, S, S)."""
+
+    @abstractmethod
+    def fuse(self, features: Floats) -> Floats:
+        """The patient's logits, (1, K), of both eyes' features."""
+
+    def logits_of(self, eyes: Floats) -> Floats:
+        """The same of a pair that is prepared already, (2, 3, S, S)."""
+        return self.fuse(self.encode(eyes))
+
+
+class OpenVINOPeer(GraphPeer):
+    """OpenVINO on the CPU, tuned for latency.
 
     Args:
-        bundle: an open bundle.
+        graphs: encoder and head.
+        spec: how eyes are prepared.
         threads: of OpenVINO.
+        precision: `f32` or `bf16` for what the graphs have in FP32; None for its own choice.
     """
 
-    def __init__(self, bundle: Bundle, *, threads: int) -> None:
+    def __init__(
+        self, graphs: Graphs, spec: PreprocessSpec, *, threads: int, precision: str | None = None
+    ) -> None:
         import openvino
 
+        super().__init__(spec)
         core = openvino.Core()
         settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": str(threads)}
-        graphs = bundle.graph_bytes(bundle.manifest.graphs_for("cpu"))
-        self._spec = bundle.manifest.spec
+        if precision is not None:
+            settings["INFERENCE_PRECISION_HINT"] = precision
         self._encoder, self._head = (
             core.compile_model(core.read_model(graph), "CPU", settings).create_infer_request()
             for graph in graphs
         )
 
-    def logits(self, left: Frame, right: Frame) -> Floats:
-        """The patient's logits, (1, K)."""
-        return self.logits_of(_pair_with_opencv(left, right, self._spec))
+    def encode(self, eyes: Floats) -> Floats:
+        """Features (2, C, h, w) of a prepared pair; valid until the next call."""
+        features: Floats = self._encoder.infer({"image": eyes})["features"]
+        return features
 
-    def logits_of(self, eyes: Floats) -> Floats:
-        """The same of a pair that is prepared already, (2, 3, S, S)."""
-        feeds = {"image": eyes}
-        features = self._encoder.infer(feeds)["features"]
-        present = np.ones(1, np.float32)
-        answer = self._head.infer(
-            {
-                "features_left": features[:1],
-                "features_right": features[1:],
-                "left_present": present,
-                "right_present": present,
-            }
+    def fuse(self, features: Floats) -> Floats:
+        """The patient's logits, (1, K), of both eyes' features."""
+        logits: Floats = np.array(self._head.infer(_head_feeds(features))["logits"])
+        return logits
+
+
+class OnnxRuntimePeer(GraphPeer):
+    """ONNX Runtime on the CPU.
+
+    Args:
+        graphs: encoder and head.
+        spec: how eyes are prepared.
+        threads: of ONNX Runtime.
+    """
+
+    def __init__(self, graphs: Graphs, spec: PreprocessSpec, *, threads: int) -> None:
+        import onnxruntime
+
+        super().__init__(spec)
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        self._encoder, self._head = (
+            onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+            for graph in graphs
         )
-        logits: Floats = np.array(answer["logits"])
+
+    def encode(self, eyes: Floats) -> Floats:
+        """Features (2, C, h, w) of a prepared pair."""
+        features: Floats = self._encoder.run(["features"], {"image": eyes})[0]
+        return features
+
+    def fuse(self, features: Floats) -> Floats:
+        """The patient's logits, (1, K), of both eyes' features."""
+        logits: Floats = self._head.run(["logits"], _head_feeds(features))[0]
         return logits
 
 
@@ -126,8 +195,14 @@ def preprocess_with_opencv(frame: Frame, spec: PreprocessSpec) -> Floats:
     return tensor
 
 
-def _pair_with_opencv(left: Frame, right: Frame, spec: PreprocessSpec) -> Floats:
-    return np.stack([preprocess_with_opencv(frame, spec) for frame in (left, right)])
+def _head_feeds(features: Floats) -> dict[str, Floats]:
+    present = np.ones(1, np.float32)
+    return {
+        "features_left": features[:1],
+        "features_right": features[1:],
+        "left_present": present,
+        "right_present": present,
+    }
 
 
 def _disc(spec: PreprocessSpec) -> Floats:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from fundus_benchmarks.agreement import require_agreement
 from fundus_benchmarks.install_size import cpu_install_mb
 from fundus_benchmarks.models import BenchmarkModel, edge_bundle, preset_bundle
-from fundus_benchmarks.peers import OpenVINOPeer, Peer, PyTorchPeer
+from fundus_benchmarks.peers import OpenVINOPeer, PyTorchPeer
 from fundus_benchmarks.turns import Contender, take_turns
 from fundus_runtime.backends.open import open_engine
 from fundus_runtime.backends.protocol import Backend
@@ -40,11 +40,11 @@ from fundus_runtime.preprocess import CropBox, EyeTensor, PreprocessSpec
 from fundus_runtime.preprocess.native import NativePreprocessor
 from fundus_runtime.screener import Screener
 
-__all__ = ["Part", "edge", "paper", "preprocessing"]
+__all__ = ["THREADS", "Part", "edge", "paper", "preprocessing"]
 
 Frame = NDArray[np.uint8]
 
-_THREADS = 2
+THREADS = 2
 _STARTS = 10
 # What a second eye needs at least.
 _EYE_ALONE = ("preprocessing alone", "encoder alone, batch 1", "head alone")
@@ -116,9 +116,10 @@ def paper(seconds: float) -> Part:
     model.trust()
     bundle = Bundle.open(model.bundle)
     frames = camera_frames()
-    pytorch = PyTorchPeer(model.checkpoint, threads=_THREADS)
-    openvino = OpenVINOPeer(bundle, threads=_THREADS)
-    settings = EngineSettings(threads=_THREADS)
+    pytorch = PyTorchPeer(model.checkpoint, threads=THREADS)
+    graphs = bundle.graph_bytes(bundle.manifest.graphs_for("cpu"))
+    openvino = OpenVINOPeer(graphs, bundle.manifest.spec, threads=THREADS)
+    settings = EngineSettings(threads=THREADS)
     engine = open_engine(bundle, settings=settings)
     point = bundle.manifest.operating_points.get(None)
     with Screener(bundle, engine.backend, engine.graphs, point, settings=settings) as screener:
@@ -153,7 +154,7 @@ def edge(seconds: float) -> Part:
     model = edge_bundle()
     frames = camera_frames()
     starts = [_start(model, frames) for _ in range(_STARTS)]
-    with Screener.open(model.bundle, threads=_THREADS) as screener:
+    with Screener.open(model.bundle, threads=THREADS) as screener:
         rounds = take_turns(
             _exams(screener, frames, seconds_to_encode(screener, frames)), seconds=seconds / 3
         )
@@ -170,7 +171,7 @@ def edge(seconds: float) -> Part:
 
 
 def _start(model: BenchmarkModel, frames: Sequence[Frame]) -> tuple[float, float]:
-    found = measure_first_result(Subject(str(model.bundle), threads=_THREADS), frames[0], frames[1])
+    found = measure_first_result(Subject(str(model.bundle), threads=THREADS), frames[0], frames[1])
     return found.first_result_ms, found.peak_mb
 
 
@@ -216,10 +217,6 @@ def _exams(screener: Screener, frames: Sequence[Frame], move_s: float) -> dict[s
         "second eye": lambda turn: second_eye(screener, frames, turn, move_s=move_s)[1],
         "retake": lambda turn: retake(screener, frames, turn, move_s=move_s)[1],
     }
-
-
-def _peer(peer: Peer, frames: Sequence[Frame]) -> Contender:
-    return lambda turn: _ignore(peer.logits(*two_frames(frames, turn)))
 
 
 def _each(frames: Sequence[Frame], call: Callable[[int], object]) -> Contender:

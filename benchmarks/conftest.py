@@ -1,0 +1,157 @@
+"""`pytest benchmarks`: latency by stage, of the runtime and of its peers, with pytest-benchmark.
+
+    pytest benchmarks                       # the edge bundle and ResNet-152 at 224 px
+    pytest benchmarks --full                # ResNet-50 and 448 px, too
+    pytest benchmarks -k "pair and edge" --parts build/benchmarks/run
+
+What was timed becomes the part `latency` of a run, which `report.py` reads. What every contender
+answers is compared before it is timed; what cannot be had here is skipped, and named in that part.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from fundus_benchmarks.run_file import ROOT, default_folder, new_part, write_part
+
+# torch.compile's, so that compiling is paid once
+os.environ.setdefault(
+    "TORCHINDUCTOR_CACHE_DIR", str(ROOT / "build" / "benchmarks" / "torchinductor")
+)
+
+_ROWS = pytest.StashKey[list[dict[str, Any]]]()
+_MISSING = pytest.StashKey[list[dict[str, str]]]()
+_DEFAULT_MODELS = ("edge", "paper")
+_FULL_MODELS = (*_DEFAULT_MODELS, "resnet50", "paper-448")
+# Each finds a machine at rest, as a robot's exam does.
+_PAUSE_S = 0.1
+_FEWEST, _MOST = 10, 60
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """What is measured, and for how long."""
+    group = parser.getgroup("fundus-edge")
+    group.addoption("--full", action="store_true", help="also ResNet-50 and 448 px")
+    group.addoption("--threads", type=int, default=2, help="of every engine, default 2")
+    group.addoption(
+        "--seconds", type=float, default=3.0, help="for each contender, rests included; default 3"
+    )
+    group.addoption(
+        "--parts", type=Path, default=default_folder(), help="folder of the run's parts"
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Nothing is measured yet."""
+    config.stash[_ROWS], config.stash[_MISSING] = [], []
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Each model in turn."""
+    if "timed_model" in metafunc.fixturenames:
+        names = _FULL_MODELS if metafunc.config.getoption("full") else _DEFAULT_MODELS
+        metafunc.parametrize("timed_model", names, indirect=True, scope="session")
+
+
+@pytest.fixture(scope="session")
+def threads(request: pytest.FixtureRequest) -> int:
+    """Threads of every engine."""
+    return int(request.config.getoption("threads"))
+
+
+@pytest.fixture(scope="session")
+def frames() -> Any:
+    """Ten different frames of 2592 x 1944 pixels."""
+    from fundus_runtime.latency.frames import camera_frames
+
+    return camera_frames()
+
+
+@pytest.fixture(scope="session")
+def timed_model(request: pytest.FixtureRequest, frames: Any, threads: int) -> Any:
+    """One of the models, exported beforehand or now."""
+    from fundus_benchmarks.models import model_named
+    from fundus_benchmarks.timed_model import TimedModel
+
+    return TimedModel(model_named(request.param), frames, threads)
+
+
+@pytest.fixture(scope="session")
+def missing(request: pytest.FixtureRequest) -> Callable[[str, object], None]:
+    """Skip what cannot be had here, and say so in the part."""
+
+    def skip(what: str, why: object) -> None:
+        one = {"what": what, "why": str(why)}
+        if one not in request.config.stash[_MISSING]:
+            request.config.stash[_MISSING].append(one)
+        pytest.skip(f"{what}: {why}")
+
+    return skip
+
+
+@pytest.fixture
+def timed(benchmark: Any, request: pytest.FixtureRequest, threads: int) -> Callable[..., None]:
+    """Time a call, once a round after a rest, and keep it as a row of the part `latency`.
+
+    `begin` is called before each round and not timed; what it returns is given to the call.
+    """
+    seconds = float(request.config.getoption("seconds"))
+
+    def measure(
+        call: Callable[..., Any], begin: Callable[[], tuple[Any, ...]] = tuple, **row: Any
+    ) -> None:
+        def rested() -> tuple[tuple[Any, ...], dict[str, Any]]:
+            given = begin()
+            time.sleep(_PAUSE_S)
+            return given, {}
+
+        given = begin()
+        call(*given)
+        start = time.perf_counter()
+        given = begin()
+        call(*given)
+        once_s = time.perf_counter() - start
+        rounds = min(max(int(seconds / (once_s + _PAUSE_S)), _FEWEST), _MOST)
+        benchmark.extra_info.update(row)
+        benchmark.pedantic(call, setup=rested, rounds=rounds)
+        if benchmark.stats is not None:  # --benchmark-disable runs each once, untimed
+            row = {**_PLAIN, "threads": threads, **row}
+            request.config.stash[_ROWS].append({**row, **_times(benchmark.stats.stats.data)})
+
+    return measure
+
+
+_PLAIN = {"model": None, "contender": "runtime", "backend": None, "provider": None, "dialect": None}
+
+
+def _times(seconds: list[float]) -> dict[str, float]:
+    from fundus_runtime.latency.timing import Timing
+
+    return Timing.of([1e3 * value for value in seconds]).to_dict()
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Write what was timed as a part of a run."""
+    config = session.config
+    rows = config.stash.get(_ROWS, [])
+    if not rows:
+        return
+    settings = {name: config.getoption(name) for name in ("threads", "seconds", "full")}
+    part = new_part(
+        "latency",
+        rows,
+        command=f"pytest benchmarks{' --full' if settings['full'] else ''}",
+        settings=settings,
+        missing=config.stash[_MISSING],
+    )
+    path = write_part(part, config.getoption("parts"))
+    print(f"\n{len(rows)} rows of latency: {path}", file=sys.stderr)

@@ -14,8 +14,10 @@ import pytest
 from PIL import Image
 
 import jetson
+from fundus_benchmarks import sustained
 from fundus_benchmarks.jetson_table import jetson_table
 from fundus_benchmarks.run_file import read_part
+from fundus_runtime.golden import GoldenReport
 from fundus_runtime.latency.frames import camera_frames
 
 ROOT = Path(__file__).parents[2]
@@ -199,6 +201,24 @@ def test_photographs_that_cannot_be_graded_are_refused(
     assert not (tmp_path / "run").exists()
 
 
+def test_an_engine_that_answers_otherwise_is_not_timed(
+    board: Path,
+    photographs: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    pytest.importorskip("onnxruntime")
+    wrong = GoldenReport(32, 0.4, 0.02, ("golden/00_left.png",), "int8-cpu")
+    monkeypatch.setattr(sustained, "check_golden", lambda *_, **__: wrong)
+    words = ["--backend", "onnxruntime", "--frames", str(photographs), "--rest-seconds", "0.1"]
+    assert on_board(board, [*words, "--out", str(tmp_path / "run")]) == 1
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert "answers 1 of 32 golden pairs otherwise" in said.err
+    assert not (tmp_path / "run").exists()
+
+
 def test_without_plans_the_way_to_build_them_is_said(
     board: Path, photographs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -208,3 +228,21 @@ def test_without_plans_the_way_to_build_them_is_said(
     assert said.out == ""
     assert re.search(r"jetson: .*(TensorRT|plans)", said.err)
     assert not (tmp_path / "run").exists()
+
+
+def test_the_walk_through_tells_every_option_and_its_links_lead_somewhere() -> None:
+    page = ROOT / "benchmarks" / "jetson.md"
+    text = page.read_text("utf-8")
+    options = {
+        option
+        for action in jetson.build_parser()._actions
+        for option in action.option_strings
+        if option.startswith("--") and option != "--help"
+    }
+    assert sorted(option for option in options if f"`{option}" not in text) == []
+    links = re.findall(r"\]\(([^)#]+)(?:#([^)]+))?\)", text)
+    assert links
+    for name, anchor in links:
+        target = (page.parent / name).read_text("utf-8")
+        headings = re.findall(r"^#+ (.*)$", target, re.MULTILINE)
+        assert anchor in {re.sub(r"[^\w\- ]", "", h.lower()).replace(" ", "-") for h in headings}

@@ -19,7 +19,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DELETE_ON_ERROR:
 .PHONY: help demo test-install test test-native test-sanitizers test-cuda-build test-wheel \
-  test-tensorrt test-gpu bench-check check format ship-bundle clean
+  test-tensorrt test-gpu bench bench-check bench-jetson check format ship-bundle clean
 help:
 	@echo 'make demo          install the runtime, screen a fundus photograph, write demo/'
 	@echo 'make test          install what tests need and run every test'
@@ -30,7 +30,9 @@ help:
 	@echo 'make test-wheel    build sdist and wheels, run the runtime tests from them on each Python'
 	@echo 'make test-tensorrt the TensorRT builder against the real TensorRT 8.5.3.1 (2 GB, no GPU)'
 	@echo 'make test-gpu      build and run real engines: FUNDUS_REQUIRE_GPU=1 make test-gpu'
+	@echo 'make bench         how fast, how faithful, how that grows: a report on this machine'
 	@echo 'make bench-check   measure the runtime beside its peers, hold it to benchmarks/bars.toml'
+	@echo 'make bench-jetson  time, energy and heat of exams on a Jetson: benchmarks/jetson.md'
 	@echo 'make check         ruff, mypy, clang-format'
 	@echo 'make format        rewrite what ruff and clang-format can'
 	@echo 'make ship-bundle   record bundles/edge as the bundle that this package ships'
@@ -79,9 +81,26 @@ test-gpu:
 	$(GPU_PYTHON) -m pytest -m needs_gpu --confcutdir tests/export/engines \
 	  tests/export/engines/test_gpu.py $(PYTEST_FLAGS)
 
-# Wants the machine to itself for about ten minutes; the first time, some more for the models.
+# Wants the machine to itself; the first time, some minutes more for the models. What it leaves out
+# without FUNDUS_DATA, the report says.
+BENCH_FLAGS ?=
+bench: $(VENV)/.bench-installed
+	rm -rf build/benchmarks/run
+	$(BIN)/pytest benchmarks -q $(BENCH_FLAGS)
+	$(BIN)/python benchmarks/limits.py
+	$(BIN)/python benchmarks/runtime_speed.py
+	$(BIN)/python benchmarks/growth.py
+	$(BIN)/python benchmarks/faithfulness.py
+	$(BIN)/python benchmarks/report.py
+
 bench-check: $(VENV)/.bench-installed
 	$(BIN)/python benchmarks/bench_check.py $(BENCH_FLAGS)
+
+# On a Jetson, with the Python that fundus-edge is installed in; it installs nothing.
+JETSON_PYTHON ?= python3
+JETSON_FLAGS ?=
+bench-jetson:
+	$(JETSON_PYTHON) benchmarks/jetson.py --bundle bundles/edge $(JETSON_FLAGS)
 
 check: test-install
 	$(BIN)/ruff check .

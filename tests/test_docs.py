@@ -36,7 +36,7 @@ ALL_MARKDOWN = sorted(
         *ROOT.glob("*.md"),
         *(
             page
-            for folder in ("docs", "runtime", "training", "export", "bundles", "tests")
+            for folder in ("benchmarks", "docs", "runtime", "training", "export", "bundles", "tests")
             for page in (ROOT / folder).rglob("*.md")
         ),
     }

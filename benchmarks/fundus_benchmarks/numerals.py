@@ -56,7 +56,7 @@ def words(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):
-        return number(value, 6)
+        return UNKNOWN if measured(value) is None else f"{value:.6g}"
     if isinstance(value, dict):
         return ", ".join(f"{key} {words(one)}" for key, one in value.items()) or UNKNOWN
     if isinstance(value, (list, tuple)):

@@ -68,11 +68,11 @@ def test_the_larger_of_both_limits_a_stage() -> None:
     ]
 
 
-def test_preprocessing_is_held_to_one_thread_reading() -> None:
+def test_preprocessing_is_held_to_what_one_thread_moves() -> None:
     row = preprocessing_row(PEAKS, 10_000_000)
     assert set(row) == KEYS
     assert (row["stage"], row["model"], row["operations"]) == ("preprocessing", None, None)
-    assert row["limit_ms"] == row["least_ms_bytes"] == 1.0
+    assert row["limit_ms"] == row["least_ms_bytes"] == 0.5
 
 
 def test_the_crop_is_the_disc_of_the_frame() -> None:

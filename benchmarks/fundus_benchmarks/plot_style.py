@@ -133,11 +133,9 @@ def lengths_from_nought(axes: Axes, *, room: float = 1.1) -> None:
     axes.set_xlim(0, room * axes.get_xlim()[1])
 
 
-def beside(axes: Axes, text: str, x: float, y: float, *, weight: str = "normal") -> None:
+def beside(axes: Axes, text: str, x: float, y: float, **style: Any) -> None:
     """A text to the right of a point."""
-    axes.annotate(
-        text, (x, y), xytext=(7, 0), textcoords="offset points", va="center", weight=weight
-    )
+    axes.annotate(text, (x, y), xytext=(7, 0), textcoords="offset points", va="center", **style)
 
 
 def _inline(svg: str, name: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,7 +19,9 @@ from fundus_benchmarks.results import Run
 __all__ = ["fit_in_words", "growth", "history"]
 
 _COLUMNS = 2
+_TITLE = 40  # letters of a title on one line of a panel
 _TICKS = 8
+_COUNTED = ("eyes", "kilopixels", "megapixels", "pairs", "threads")
 _SHOWN = {"pair": "pair at once", "second_eye": "wait after the second eye"}
 
 
@@ -91,7 +94,7 @@ def _panel(axes: Axes, what: str, rows: Sequence[Row]) -> None:
     for place, row in enumerate(rows):
         (_categories if named else _curve)(axes, row, place)
     first = rows[0]
-    axes.set_title(what[:1].upper() + what[1:], wrap=True)
+    axes.set_title(textwrap.fill(what[:1].upper() + what[1:], _TITLE))
     axes.set_xlabel("" if named else _axis(first, "x"))
     axes.set_ylabel(_axis(first, "y"))
     from_nought(axes)
@@ -114,10 +117,26 @@ def _curve(axes: Axes, row: Row, place: int) -> None:
         label=label or None,
         **style,
     )
+    for point in points:
+        _label(axes, point, x.max())
     slope, intercept = measured(row.get("slope")), measured(row.get("intercept"))
     if slope is not None and intercept is not None:
         ends = np.array([min(0.0, x.min()), x.max()])
         axes.plot(ends, intercept + slope * ends, linewidth=1.2, **style)
+
+
+def _label(axes: Axes, point: Row, right: float) -> None:
+    """What a point is, towards the middle of the panel."""
+    is_left = float(point["x"]) < right / 2
+    axes.annotate(
+        str(point.get("label") or ""),
+        (float(point["x"]), float(point["y"])),
+        xytext=(6 if is_left else -6, -3 if is_left else 5),
+        textcoords="offset points",
+        ha="left" if is_left else "right",
+        va="top" if is_left else "baseline",
+        size=7,
+    )
 
 
 def _categories(axes: Axes, row: Row, place: int) -> None:
@@ -148,6 +167,7 @@ def _above(points: Sequence[Row], y: np.ndarray[Any, np.dtype[np.float64]]) -> l
 
 def _axis(row: Row, which: str) -> str:
     name, unit = str(row.get(which) or ""), row.get(f"{which}_unit") or ""
+    name = "median" if name == "p50" else name
     return f"{name}, {unit}" if unit and unit != name else name
 
 
@@ -156,7 +176,7 @@ def _with(value: float, unit: str) -> str:
 
 
 def _one_of(unit: str) -> str:
-    return unit.removesuffix("s") if unit in ("threads", "pairs", "megapixels") else unit
+    return unit.removesuffix("s") if unit in _COUNTED else unit
 
 
 def _series(runs: Sequence[Run]) -> dict[str, list[float]]:

@@ -59,9 +59,9 @@ def growth_section(run: Run) -> Section:
         plots=() if plot is None else (plot,),
         tables=(
             Table(
-                ("curve", "model", "line, least squares", "r²", "from", "to", "points"),
+                ("curve", "model", "settings", "medians", "line, least squares", "r²"),
                 tuple(map(_growth_line, rows)),
-                texts=3,
+                texts=5,
             ),
         ),
     )
@@ -108,17 +108,20 @@ def _auc_line(name: str, areas: dict[str, object], letters: Sequence[str]) -> Li
 
 
 def _growth_line(row: Row) -> Line:
-    points = row.get("points") or ()
-    ends = (points[0], points[-1]) if points else ()
+    threads = row.get("threads")
+    settings = (row.get("dialect"), None if threads is None else f"{threads} threads")
+    points = (
+        f"{point.get('label') or words(point['x'])}: {number(point.get('y'))}"
+        for point in row.get("points") or ()
+    )
     return Line(
         (
             words(row.get("what") or row.get("curve")),
             words(row.get("model")),
+            words([one for one in settings if one]),
+            "; ".join(points),
             fit_in_words(row) or "no line",
             _fixed(row.get("r2"), 3),
-            *(f"{words(point['x'])}: {number(point.get('y'))}" for point in ends),
-            *((UNKNOWN, UNKNOWN) if not ends else ()),
-            str(len(points)),
         )
     )
 

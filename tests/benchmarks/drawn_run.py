@@ -223,35 +223,40 @@ def _bins(off: float) -> list[Part]:
 
 
 def _growth() -> Part:
-    axes = {"model": "edge", "y": "p50", "y_unit": "ms"}
+    frame, batch = ("frame", "megapixels"), ("batch", "eyes")
     rows = [
+        _curve("pair at once, against the size of the frame", "edge", frame, 0.35, 9.1, (1, 5, 20)),
+        _curve("encoder against the batch", "edge", batch, 2.5, 0.6, (1, 2, 4, 8)),
+        _curve("encoder against the batch", "paper", batch, 31.0, 4.0, (1, 2, 4, 8)),
         _curve(
-            "megapixels", "preprocessing against megapixels", 0.35, 0.1, (1, 2, 5, 8, 12), **axes
+            *("encoder at batch 2 and head, against the operations of the trunk", None),
+            *(("operations of a pair", "GOP"), 1.3, 5.0, (1.3, 46.0)),
+            labels=("MobileNetV2", "ResNet-152"),
         ),
-        _curve("batch", "encoder against batch", 2.5, 0.6, (1, 2, 4, 8), **axes),
         _curve(
-            "batch", "encoder against batch", 31.0, 4.0, (1, 2, 4, 8), **{**axes, "model": "paper"}
-        ),
-        _curve(
-            *("pairs", "memory of fundus-screen --pairs against pairs", 0.02, 131.0, (4, 16, 64)),
-            **{**axes, "y": "peak memory", "y_unit": "MB"},
+            *("peak memory of fundus-screen --pairs against the number of pairs", "edge"),
+            *(("pairs", "pairs"), 0.02, 131.0, (8, 32, 128)),
+            y=("peak memory", "MB"),
         ),
     ]
     return drawn_part("growth", rows)
 
 
 def _curve(
-    curve: str, what: str, slope: float, intercept: float, xs: tuple[int, ...], **axes: Any
+    what: str,
+    model: str | None,
+    x: tuple[str, str],
+    slope: float,
+    intercept: float,
+    xs: tuple[float, ...],
+    y: tuple[str, str] = ("p50", "ms"),
+    labels: tuple[str, ...] = (),
 ) -> Part:
-    ys = [(x, intercept + slope * x * (1 + 0.02 * (-1) ** k)) for k, x in enumerate(xs)]
-    points = [{"x": x, "y": y, "p90": 1.06 * y} for x, y in ys]
+    ys = [intercept + slope * one * (1 + 0.02 * (-1) ** k) for k, one in enumerate(xs)]
+    points = [{"x": one, "y": at, "p90": 1.06 * at} for one, at in zip(xs, ys, strict=True)]
+    for point, label in zip(points, labels, strict=False):
+        point["label"] = label
+    about = {"curve": what.split()[0], "what": what, "model": model, "dialect": "int8-cpu"}
+    axes = {"x": x[0], "x_unit": x[1], "y": y[0], "y_unit": y[1], "threads": 2}
     line = {"slope": slope, "intercept": intercept, "r2": 0.998}
-    return {
-        "curve": curve,
-        "what": what,
-        "x": curve,
-        "x_unit": "",
-        **axes,
-        "points": points,
-        **line,
-    }
+    return {**about, **axes, "points": points, **line}

@@ -175,8 +175,8 @@ def test_plots_are_well_formed_and_the_same_for_the_same_run() -> None:
 def test_slope_and_intercept_stand_in_a_curves_legend() -> None:
     plot = growth(drawn_parts()["growth"]["rows"])
     assert plot is not None
-    assert "edge, 0.100 ms + 0.350 ms per megapixel" in plot.svg
-    assert "paper, 4.00 ms + 31.0 ms per batch" in plot.svg
+    assert "edge, 9.10 ms + 0.350 ms per megapixel" in plot.svg
+    assert "paper, 4.00 ms + 31.0 ms per eye" in plot.svg
 
 
 def test_a_curve_over_names_is_drawn_as_bars() -> None:

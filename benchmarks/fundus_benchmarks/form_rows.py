@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from fundus_benchmarks.latency_rows import Row, fastest_own, is_peer
 from fundus_benchmarks.numerals import measured
+from fundus_runtime.labels import ODIR_CLASSES
 
 __all__ = ["TimedForm", "form_name", "letters_of", "timed_forms", "untimed_forms"]
 
@@ -43,8 +44,10 @@ def form_name(row: Row) -> str:
 
 
 def letters_of(rows: Sequence[Row]) -> list[str]:
-    """The classes that have an AUC, in order."""
-    return list(dict.fromkeys(letter for row in rows for letter in row.get("auc_reference") or {}))
+    """The classes that have an AUC: ODIR's in their own order, then others."""
+    found = dict.fromkeys(letter for row in rows for letter in row.get("auc_reference") or {})
+    known = [letter for letter in ODIR_CLASSES.letters if letter in found]
+    return [*known, *(letter for letter in found if letter not in known)]
 
 
 def timed_forms(forms: Sequence[Row], latency: Sequence[Row]) -> list[TimedForm]:

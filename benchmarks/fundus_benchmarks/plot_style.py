@@ -24,7 +24,7 @@ __all__ = [
     "MARKERS",
     "SERIES",
     "SOFT",
-    "STAGE_COLOURS",
+    "STAGES",
     "WARN",
     "Plot",
     "beside",
@@ -38,12 +38,13 @@ INK, SOFT, LINE, GREY = "#16202b", "#566373", "#d9dfe6", "#c3cad3"
 ACCENT, WARN = "#0072b2", "#d55e00"
 SERIES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#16202b")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
-STAGE_COLOURS = {
-    "preprocessing": "#56b4e9",
-    "gates": "#cc79a7",
-    "encoder_1": "#0072b2",
-    "encoder_2": "#0072b2",
-    "head": "#e69f00",
+# Colour and hatch: in grey, from light to dark, hatched where two are alike.
+STAGES = {
+    "preprocessing": ("#b3dcf5", ""),
+    "gates": ("#cc79a7", ""),
+    "encoder_1": ("#0072b2", ""),
+    "encoder_2": ("#0072b2", ""),
+    "head": ("#e69f00", "xxxx"),
 }
 _WIDTH_IN = 7.8
 _SETTINGS: dict[Any, Any] = {

@@ -14,6 +14,7 @@ __all__ = ["over_time"]
 
 _LINES = {"pair_ms": "pair, ms", "power_w": "power, W", "hottest_c": "hottest, °C"}
 _CLOCKS = ("cpu", "gpu", "memory")
+_STYLES = ("-", "--", ":")
 
 
 def over_time(row: Row, place: int) -> Plot | None:
@@ -33,7 +34,11 @@ def over_time(row: Row, place: int) -> Plot | None:
             axes.set_ylabel(_LINES[key])
         for place_of, name in enumerate(clocks):
             all_axes[-1].plot(
-                at, _values(series, f"{name}_mhz"), color=SERIES[place_of], label=name
+                at,
+                _values(series, f"{name}_mhz"),
+                color=SERIES[place_of],
+                linestyle=_STYLES[place_of],
+                label=name,
             )
         if clocks:
             all_axes[-1].set_ylabel("clock, MHz")

@@ -11,7 +11,6 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 from fundus_benchmarks.latency_rows import (
-    STAGE_NAMES,
     Row,
     contender_name,
     is_own,
@@ -25,7 +24,7 @@ from fundus_benchmarks.plot_style import (
     GREY,
     INK,
     SOFT,
-    STAGE_COLOURS,
+    STAGES,
     Plot,
     beside,
     lengths_from_nought,
@@ -37,7 +36,7 @@ __all__ = ["distance_to_limit", "latency_by_stage"]
 
 _SHOWN = ("pair", "second_eye")
 _SHORT = {"pair": "pair", "second_eye": "second eye"}
-_REST = "the rest"
+_REST = ("#eef1f4", "////")
 
 
 def latency_by_stage(rows: Sequence[Row], model: str) -> Plot | None:
@@ -58,8 +57,8 @@ def latency_by_stage(rows: Sequence[Row], model: str) -> Plot | None:
     return made(
         f"latency-{model}",
         f"{model}: from two frames to the result, and the wait after the second eye. Stages were "
-        "timed alone, PyTorch's encoder and head not apart from one another; the rest is what the "
-        "whole, the black mark, takes beyond them.",
+        "timed alone, and may take longer so; the rest is what the whole, the black mark, takes "
+        "beyond them. PyTorch's rest holds encoder and head, which it runs as one.",
         draw,
         height_in=1.2 + 0.3 * len(bars),
     )
@@ -112,10 +111,10 @@ def _bars(rows: Sequence[Row], model: str) -> list[Row]:
 def _bar(axes: Axes, place: int, row: Row, rows: Sequence[Row]) -> None:
     whole, end = float(row["p50_ms"]), 0.0
     for stage, ms in timed_parts(rows, row):
-        _segment(axes, place, end, ms, STAGE_COLOURS[stage])
+        _segment(axes, place, end, ms, *STAGES[stage])
         end += ms
     if whole > end:
-        _segment(axes, place, end, whole - end, "#eef1f4", hatch="////")
+        _segment(axes, place, end, whole - end, *_REST)
     high = max(measured(row.get("p90_ms")) or whole, whole)
     axes.plot([whole, high], [place, place], color=INK, linewidth=1)
     axes.plot([whole, whole], [place - 0.36, place + 0.36], color=INK, linewidth=2)
@@ -123,13 +122,13 @@ def _bar(axes: Axes, place: int, row: Row, rows: Sequence[Row]) -> None:
     beside(axes, number(whole), max(high, end), place, weight=weight)
 
 
-def _segment(
-    axes: Axes, place: int, start: float, width: float, colour: str, hatch: str = ""
-) -> None:
-    edge = SOFT if hatch else "white"
-    axes.barh(
-        place, width, 0.62, left=start, color=colour, edgecolor=edge, linewidth=0.7, hatch=hatch
-    )
+def _segment(axes: Axes, place: int, start: float, width: float, colour: str, hatch: str) -> None:
+    axes.barh(place, width, 0.62, left=start, **_fill(colour, hatch))
+
+
+def _fill(colour: str, hatch: str) -> dict[str, Any]:
+    edge = SOFT if (colour, hatch) == _REST else "white"
+    return {"facecolor": colour, "edgecolor": edge, "linewidth": 0.7, "hatch": hatch}
 
 
 def _label(row: Row) -> str:
@@ -139,10 +138,10 @@ def _label(row: Row) -> str:
 
 def _legend() -> list[Any]:
     named = {"preprocessing": "preprocessing", "gates": "gates", "encoder_1": "encoder"}
-    stages = {**named, "head": STAGE_NAMES["head"]}
+    stages = {**named, "head": "head"}
     return [
-        *(Patch(color=STAGE_COLOURS[stage], label=name) for stage, name in stages.items()),
-        Patch(facecolor="#eef1f4", edgecolor=SOFT, hatch="////", label=_REST),
+        *(Patch(**_fill(*STAGES[stage]), label=name) for stage, name in stages.items()),
+        Patch(**_fill(*_REST), label="the rest"),
     ]
 
 

@@ -111,7 +111,9 @@ def _exams(rows: Sequence[Row]) -> Iterator[str]:
 def _promises(run: Run, bars: Sequence[Bar]) -> Iterator[str]:
     verdicts = judge(bars, run.parts["ratios"].get("figures", {}))
     kept = sum(verdict.kept for verdict in verdicts)
-    yield _line(f"promise, {kept} of {len(verdicts)} kept", "promised", "measured", "")
+    yield _line(
+        f"promise, {kept} of {len(verdicts)} kept; contenders in turns", "promised", "measured", ""
+    )
     yield "|---|---:|---:|---|"
     for verdict in verdicts:
         value = "not measured" if verdict.value is None else number(verdict.value)

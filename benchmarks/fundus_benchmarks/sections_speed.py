@@ -85,7 +85,10 @@ def ratios_section(run: Run, bars: Sequence[Bar]) -> Section:
             f"{sum(verdict.kept for verdict in verdicts)} of {len(verdicts)} kept. Ratios are "
             "medians over rounds in which the contenders took turns.",
         ),
-        tables=(Table(("figure", "", "promised", "measured"), tuple(lines), texts=2),),
+        tables=(
+            Table(("figure", "", "promised", "measured"), tuple(lines), texts=2),
+            _turns_table(run.parts["ratios"].get("timings_ms") or {}),
+        ),
     )
 
 
@@ -105,6 +108,16 @@ def limits_section(run: Run) -> Section:
         (
             _peaks_table(run.parts["limits"].get("peaks") or {}),
             _limits_table(rows, {id(one.row): one for one in found}),
+        ),
+    )
+
+
+def _turns_table(timings: Mapping[str, Row]) -> Table:
+    return Table(
+        ("in turns", "p50, ms", "p90", "p99", "max", "times"),
+        tuple(
+            Line((name, *(number(one.get(key)) for key in _PERCENTILES), words(one.get("count"))))
+            for name, one in timings.items()
         ),
     )
 

@@ -50,7 +50,7 @@ def test_exams_stand_first_then_peers_with_how_many_times_as_long() -> None:
 
 def test_missed_promises_are_marked() -> None:
     text = block([Run.of([drawn_parts()["ratios"]])], BARS)
-    assert "| promise, 11 of 12 kept | promised | measured |  |" in text
+    assert "| promise, 11 of 12 kept; contenders in turns | promised | measured |  |" in text
     (missed,) = [line for line in text.splitlines() if "**missed**" in line]
     assert "| at least 1.35 | 1.32 |" in missed
 

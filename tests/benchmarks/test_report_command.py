@@ -43,7 +43,7 @@ def test_a_run_is_kept_rendered_and_written_into_the_readme(
     kept = tmp_path / "results" / MACHINE_NAME / "2026-11-20-0123456789ab.json"
     assert kept.exists()
     assert "</html>" in (tmp_path / "page.html").read_text()
-    assert "| promise, 11 of 12 kept |" in readme.read_text()
+    assert "| promise, 11 of 12 kept;" in readme.read_text()
     lines = capsys.readouterr().out.splitlines()
     assert lines[1] == "not measured: limits, faithfulness, growth, jetson"
     assert any("13.0 ms" in line and "edge" in line for line in lines)

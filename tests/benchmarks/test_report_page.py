@@ -86,6 +86,7 @@ def test_a_missed_promise_is_marked(page: str) -> None:
     text = _Elements(page).text
     assert "11 of 12 kept" in text
     assert text.count("MISSED") == 1
+    assert "79.3" in text
 
 
 def test_what_could_not_be_measured_is_told_and_escaped(page: str) -> None:

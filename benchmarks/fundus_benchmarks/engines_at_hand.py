@@ -1,0 +1,118 @@
+"""Every engine that this machine really opens for the forms of a bundle, one after the other.
+
+On the CPU that is every form, as the export's certify runs it: forms for other engines as they are
+written, FP16 emulated. On a GPU it is what the runtime itself would run there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+
+from fundus_export.certificate.dialects import open_on_cpu
+from fundus_runtime.backends.open import OpenedEngine, open_engine
+from fundus_runtime.backends.protocol import Backend
+from fundus_runtime.backends.settings import EngineSettings, Precision, Provider
+from fundus_runtime.bundle import Bundle
+from fundus_runtime.errors import EngineMissingError, FundusError
+from fundus_runtime.manifest import GraphPair
+
+__all__ = ["EngineAtHand", "Missing", "cpu_engines", "gpu_engines"]
+
+Missing = list[dict[str, str]]
+
+
+@dataclass(frozen=True)
+class EngineAtHand:
+    """An open engine that holds one form of a bundle; valid until the next one is asked for.
+
+    Attributes:
+        backend: runs it.
+        graphs: the form.
+        name: of the backend, as the runtime takes it.
+        provider: `cpu`, `cuda` or `tensorrt`.
+        precision: what it computes in.
+        engine: name and version of the library.
+        executed_by: what executes the graphs, in words.
+    """
+
+    backend: Backend
+    graphs: GraphPair
+    name: str
+    provider: str
+    precision: str
+    engine: str
+    executed_by: str
+
+
+_PRECISIONS: tuple[Precision, ...] = ("int8", "fp16", "tf32", "fp32")
+# The backend, ONNX Runtime's provider (the backend `tensorrt` takes none), and what rows call it.
+_ON_GPUS: tuple[tuple[str, Provider, str], ...] = (
+    ("onnxruntime", "cuda", "cuda"),
+    ("onnxruntime", "tensorrt", "tensorrt"),
+    ("tensorrt", "cpu", "tensorrt"),
+)
+
+
+def cpu_engines(bundle: Bundle) -> Iterator[EngineAtHand]:
+    """Every form of the bundle on ONNX Runtime's CPU provider.
+
+    Raises:
+        EngineError: a graph cannot be loaded.
+    """
+    for graphs in bundle.manifest.graphs.values():
+        backend, words = open_on_cpu(
+            *bundle.graph_bytes(graphs),
+            size=bundle.manifest.spec.size,
+            class_count=len(bundle.manifest.classes),
+        )
+        with closing(backend):
+            yield EngineAtHand(
+                *(backend, graphs, "onnxruntime", "cpu", graphs.precision),
+                *(_library("onnxruntime"), words),
+            )
+
+
+def gpu_engines(bundle: Bundle, missing: Missing) -> Iterator[EngineAtHand]:
+    """Every engine on a GPU that opens, in every precision that it offers for this bundle.
+
+    Args:
+        bundle: whose forms run.
+        missing: what does not open, and why, is appended.
+    """
+    for name, provider, shown in _ON_GPUS:
+        refused: Missing = []
+        opened = 0
+        for precision in _PRECISIONS:
+            what = f"{bundle.manifest.name} on {name}, {shown}"
+            try:
+                engine = _opened(bundle, name, provider, precision)
+            except EngineMissingError as error:
+                refused = [{"what": what, "why": str(error)}]
+                break
+            except FundusError as error:
+                refused.append({"what": f"{what}, {precision}", "why": str(error)})
+                continue
+            opened += 1
+            with closing(engine.backend) as backend:
+                yield EngineAtHand(
+                    *(backend, engine.graphs, name, shown, engine.precision),
+                    *(_library(name), backend.provider),
+                )
+        # without any, the first reason says it all
+        missing += refused if opened else refused[:1]
+
+
+def _opened(bundle: Bundle, name: str, provider: Provider, precision: Precision) -> OpenedEngine:
+    settings = EngineSettings(precision=precision)
+    return open_engine(bundle, name, provider=provider, settings=settings)
+
+
+def _library(backend: str) -> str:
+    """Name and version; ONNX Runtime's package is called otherwise where it has GPUs."""
+    if backend != "onnxruntime":
+        return backend
+    import onnxruntime
+
+    return f"{backend} {onnxruntime.__version__}"

@@ -49,22 +49,6 @@ class Preprocessor:
         threads: int,
         kernels: str,
     ) -> None: ...
-    def locate(
-        self, frame: NDArray[np.uint8], color: str
-    ) -> tuple[str, str, tuple[int, ...], tuple[int, ...]]:
-        """Reason and detail of a refusal, field of view, box; no reason where it is usable."""
-
-    def render(
-        self,
-        frame: NDArray[np.uint8],
-        color: str,
-        box: tuple[int, int, int, int],
-        image: NDArray[np.uint8],
-        mask: NDArray[np.uint8],
-        tensor: NDArray[Any],
-    ) -> None:
-        """Fill image, mask and tensor from a box that `locate` found in this frame."""
-
     def crop(
         self,
         frame: NDArray[np.uint8],
@@ -72,7 +56,11 @@ class Preprocessor:
         image: NDArray[np.uint8],
         mask: NDArray[np.uint8],
     ) -> tuple[str, str, tuple[int, ...], tuple[int, ...]]:
-        """`locate`, and fill image and mask where it is usable."""
+        """Fill image and mask.
+
+        Returns:
+            Reason and detail of a refusal, field of view, box; no reason where it is usable.
+        """
 
     def prepare(
         self,

@@ -1,14 +1,12 @@
 """`EyePreparer`: from a frame or a file to an eye that is preprocessed and judged.
 
 Frames are only read, and free again when a call returns. Preprocessing and judging are two steps,
-so that an exam's engine starts between them; of a ready pair each eye has its own thread where
-there are two.
+so that an exam's engine starts between them.
 """
 
 from __future__ import annotations
 
 import time
-from concurrent.futures import wait
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -20,8 +18,7 @@ from fundus_runtime.engine import ms_since
 from fundus_runtime.errors import ImageError, UngradableError, UsageError
 from fundus_runtime.gates import GateFigure, GateThresholds, judge, judge_pair
 from fundus_runtime.gates.gate_list import LIKENESS_MEANING
-from fundus_runtime.helper_thread import HelperThread
-from fundus_runtime.labels import EYES, Eye
+from fundus_runtime.labels import Eye
 from fundus_runtime.photograph import DEFAULT_MAX_MEGAPIXELS, read_photograph
 from fundus_runtime.prepared import SAME_PHOTOGRAPH, PreparedEye
 from fundus_runtime.preprocess import FieldOfView, PreprocessSpec
@@ -43,7 +40,6 @@ class EyePreparer:
         spec: how to preprocess.
         thresholds: of the gates; None judges nothing, which is for pictures that are no exam.
         max_megapixels: refuse larger frames and files.
-        helper: takes one eye of a ready pair; None where the calling thread has to do both.
 
     Raises:
         UsageError: the limit is not above 0.
@@ -55,13 +51,11 @@ class EyePreparer:
         *,
         thresholds: GateThresholds | None,
         max_megapixels: float = DEFAULT_MAX_MEGAPIXELS,
-        helper: HelperThread | None = None,
     ) -> None:
         if not max_megapixels > 0:
             raise UsageError(f"max_megapixels must be above 0, got {max_megapixels}")
         self._spec = spec
-        self._preprocessors = {eye: NativePreprocessor(spec) for eye in EYES}
-        self._helper = helper
+        self._native = NativePreprocessor(spec)
         self._thresholds = thresholds
         self._max_megapixels = max_megapixels
 
@@ -98,35 +92,6 @@ class EyePreparer:
         prepared = self.preprocess(eye, frame, color=color, decode_ms=decode_ms)
         return self.judge(prepared, frame, color=color)
 
-    def frames(
-        self, left: NDArray[np.uint8], right: NDArray[np.uint8], *, color: ColorOrder
-    ) -> tuple[PreparedEye, PreparedEye]:
-        """Preprocess and judge both eyes' frames, side by side where there are threads for it.
-
-        Raises:
-            ImageError: an array is not a frame, or larger than the limit.
-            UsageError: `color` is neither of the two.
-        """
-        if self._helper is None:
-            return self.frame("left", left, color=color), self.frame("right", right, color=color)
-        other = self._helper.begin(lambda: self._ready("right", right, color))
-        try:
-            prepared = self._ready("left", left, color)
-        finally:
-            wait((other,))  # both frames are the caller's again when this returns
-        return prepared, other.result()
-
-    def _ready(self, eye: Eye, frame: NDArray[np.uint8], color: ColorOrder) -> PreparedEye:
-        """One eye of a pair, with all that both are compared by."""
-        prepared = self.frame(eye, frame, color=color)
-        self.find_structure(prepared)
-        return prepared
-
-    def close(self) -> None:
-        """End the helping thread; what is prepared later is prepared without it."""
-        if self._helper is not None:
-            self._helper.close()
-
     def preprocess(
         self,
         eye: Eye,
@@ -137,10 +102,9 @@ class EyePreparer:
     ) -> PreparedEye:
         """Preprocess one eye's frame, which `judge` has yet to look at; see `frame`."""
         self._require_size(frame)
-        native = self._preprocessors[eye]
         start = time.perf_counter()
         try:
-            done = native.prepare(frame, color=color)
+            done = self._native.prepare(frame, color=color)
         except UngradableError as error:
             return PreparedEye(
                 eye,

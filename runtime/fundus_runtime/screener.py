@@ -31,7 +31,6 @@ from fundus_runtime.exam import Exam
 from fundus_runtime.gate_choice import gate_thresholds
 from fundus_runtime.gates import GateThresholds
 from fundus_runtime.grader import Grader
-from fundus_runtime.helper_thread import HelperThread
 from fundus_runtime.labels import Eye
 from fundus_runtime.manifest import GraphPair, Manifest
 from fundus_runtime.pair import screen_pair
@@ -94,7 +93,6 @@ class Screener:
             bundle.manifest.spec,
             thresholds=gate_thresholds(gates),
             max_megapixels=max_megapixels,
-            helper=_helper(settings),
         )
         self._engine = Engine(backend, on_thread=settings.pin_calling_thread)
         self._max_open_exams = max_open_exams
@@ -205,7 +203,6 @@ class Screener:
             exams = list(self._open_exams)
         for exam in exams:
             exam.end("lost its screener, which was closed")
-        self._preparer.close()
         self._engine.close()
 
     def __enter__(self) -> Screener:
@@ -256,8 +253,6 @@ class Screener:
             ImageError: an array is not such a frame, or too large.
             EngineError: the engine failed; there is no result.
         """
-        if left is not None and right is not None:
-            return self.screen_prepared(*self._preparer.frames(left, right, color=color))
         return self.screen_prepared(
             self.prepare("left", left, color=color), self.prepare("right", right, color=color)
         )
@@ -302,10 +297,3 @@ class Screener:
     def _release(self, exam: Exam) -> None:
         with self._changing:
             self._open_exams.discard(exam)
-
-
-def _helper(settings: EngineSettings) -> HelperThread | None:
-    """A second thread to prepare eyes with, where the budget has one."""
-    if settings.thread_count < 2:
-        return None
-    return HelperThread("fundus-preparer", settings.pin_helping_thread)

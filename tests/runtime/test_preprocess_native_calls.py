@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from fundus_runtime.errors import ImageError, SpecError, UngradableError, UsageError
-from fundus_runtime.preprocess import CropBox, EyeCrop, FieldOfView, PreprocessSpec, preprocess
+from fundus_runtime.preprocess import EyeCrop, FieldOfView, PreprocessSpec, preprocess
 from fundus_runtime.preprocess.native import NativePreprocessor
 
 SMALL = PreprocessSpec(size=40, illumination_window_px=9)
@@ -32,37 +32,6 @@ def textured(
 
 
 FRAME = textured(190, 240, (130, 90), 85)
-
-
-def test_locating_and_rendering_is_preparing() -> None:
-    native = NativePreprocessor(SMALL)
-    whole = native.prepare(FRAME, color="bgr")
-    place = native.locate(FRAME, color="bgr")
-    parts = native.render(FRAME, place, color="bgr")
-    assert place.field_of_view == parts.field_of_view == whole.field_of_view
-    assert place.box == native.crop(FRAME, color="bgr").box
-    for name in ("tensor", "crop", "mask"):
-        assert np.array_equal(getattr(parts, name), getattr(whole, name))
-
-
-def test_what_cannot_be_located_is_refused_as_by_preparing() -> None:
-    native = NativePreprocessor(SMALL)
-    dark = np.zeros((100, 120, 3), np.uint8)
-    with pytest.raises(UngradableError) as refused:
-        native.locate(dark, color="rgb")
-    with pytest.raises(UngradableError) as prepared:
-        native.prepare(dark, color="rgb")
-    assert refused.value.args == prepared.value.args
-
-
-@pytest.mark.parametrize(
-    "box", [(500, 10, 600, 110), (10, -200, 110, -100), (50, 50, 50, 90), (0, 0, 1 << 30, 90)]
-)
-def test_a_place_in_another_frame_is_refused(box: tuple[int, int, int, int]) -> None:
-    native = NativePreprocessor(SMALL)
-    place = native.locate(FRAME, color="rgb")
-    with pytest.raises(UsageError, match="does not lie in a frame of 240 x 190 px"):
-        native.render(FRAME, place._replace(box=CropBox(*box)), color="rgb")
 
 
 def test_preprocessor_stays_usable_after_a_refusal() -> None:

@@ -2,8 +2,8 @@
 
 The defaults are for a robot that has other work to do: a core is left to it, nothing of ours runs
 between two photographs, and no thread of the host program is moved. A screener has one budget of
-`threads`: an engine's run takes all of them, the calling one counted; preparing an eye takes two of
-them for a moment, the gates beside the preprocessing, or one where there is one.
+`threads`: an engine's run takes all of them, the calling one counted; preparing an eye takes the
+calling one.
 """
 
 from __future__ import annotations
@@ -102,11 +102,6 @@ class EngineSettings:
         """
         if self.affinity is not None:
             _keep_on(set(self.affinity[:1]))
-
-    def pin_helping_thread(self) -> None:
-        """Keep the calling thread on the other CPUs of `affinity`; see `pin_calling_thread`."""
-        if self.affinity is not None:
-            _keep_on(set(self.affinity[1:]))
 
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON values."""

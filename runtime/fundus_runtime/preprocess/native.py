@@ -11,7 +11,7 @@ copied. Packed pixels, and packed ones with a fourth byte between them, are read
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -25,21 +25,14 @@ from fundus_runtime.preprocess.core_call import (
     require_color,
     spec_arguments,
 )
-from fundus_runtime.preprocess.eye import CropBox, EyeCrop, EyeTensor, FieldOfView, Frame, Mask
+from fundus_runtime.preprocess.eye import EyeCrop, EyeTensor, Frame, Mask
 from fundus_runtime.preprocess.refusals import require_frame
 from fundus_runtime.preprocess.spec import PreprocessSpec
 
-__all__ = ["EyePlace", "NativePreprocessor"]
+__all__ = ["NativePreprocessor"]
 
 _MAX_THREADS = 256
 _TENSOR_TYPES = (np.dtype(np.float32), np.dtype(np.float16))
-
-
-class EyePlace(NamedTuple):
-    """Where an eye lies in its frame: the disc, and the box that is cropped."""
-
-    field_of_view: FieldOfView
-    box: CropBox
 
 
 class NativePreprocessor:
@@ -61,42 +54,6 @@ class NativePreprocessor:
             raise UsageError(f"threads is {threads!r}, expected 1 to {_MAX_THREADS}")
         self.spec = spec
         self._core = _core_of(spec, threads=threads)
-
-    def locate(self, frame: Frame, *, color: Color) -> EyePlace:
-        """Find the field of view and what is to be cropped; the frame's crop is not read yet.
-
-        Args:
-            frame: H x W x 3, 8 bits.
-            color: channel order of `frame`.
-
-        Raises:
-            ImageError: `frame` is no such array, too small or beyond a million pixels on a side.
-            UngradableError: no field of view was found, or it is too small to resample.
-            UsageError: `color` is neither of the two.
-        """
-        _require(frame, color)
-        return EyePlace(*geometry_of(self._core.locate(frame, color)))
-
-    def render(self, frame: Frame, place: EyePlace, *, color: Color) -> EyeTensor:
-        """The rest of `prepare`, from what `locate` found in the same frame; FP32.
-
-        Raises:
-            ImageError: `frame` is no such array.
-            UsageError: `color` is neither of the two, or the place is none of this frame.
-        """
-        _require(frame, color)
-        image, mask = self._buffers()
-        tensor = _new_tensor(self.spec.size, np.float32)
-        box = place.box
-        edges = (box.left_px, box.top_px, box.right_px, box.bottom_px)
-        try:
-            self._core.render(frame, color, edges, image, mask.view(np.uint8), tensor)
-        except ValueError as error:
-            raise UsageError(
-                f"{box} does not lie in a frame of {frame.shape[1]} x {frame.shape[0]} px; give "
-                "what `locate` found in it"
-            ) from error
-        return EyeTensor(tensor, image, mask, place.field_of_view)
 
     def crop(self, frame: Frame, *, color: Color) -> EyeCrop:
         """Field of view, crop and area resampling, as the reference's `crop_eye`.

@@ -4,7 +4,6 @@
 
 #include <nanobind/ndarray.h>
 
-#include <array>
 #include <mutex>
 #include <string_view>
 
@@ -27,8 +26,6 @@ using fundus::binding::view_of;
 
 using Bytes = nb::ndarray<std::uint8_t, nb::c_contig, nb::device::cpu>;
 using Tensor = nb::ndarray<nb::ndim<3>, nb::c_contig, nb::device::cpu>;
-
-using Box = std::array<int, 4>; // left, top, right, bottom
 
 constexpr Named<fundus::KernelSet> kKernelSets[] = {
     {"best", fundus::KernelSet::best},
@@ -61,24 +58,6 @@ class SharedPreprocessor {
  public:
   SharedPreprocessor(const fundus::PreprocessSpec& spec, int threads, fundus::KernelSet kernels)
       : preprocessor_(spec, threads, kernels) {}
-
-  nb::tuple locate(const Frame& frame, std::string_view color) {
-    const fundus::FrameView view = view_of(frame, color);
-    return tuple_of(unlocked([&] { return preprocessor_.locate(view); }));
-  }
-
-  void render(const Frame& frame, std::string_view color, const Box& box, const Bytes& image,
-              const Bytes& mask, const Tensor& tensor) {
-    const int size = preprocessor_.spec().size;
-    const fundus::FrameView view = view_of(frame, color);
-    const fundus::EyeBuffers eye = buffers_of(image, mask, size);
-    const fundus::TensorView out = view_of(tensor, size);
-    unlocked([&] {
-      preprocessor_.resample(view, {box[0], box[1], box[2], box[3]}, eye);
-      preprocessor_.normalise(eye.image, eye.mask, out);
-      return fundus::EyeGeometry{};
-    });
-  }
 
   nb::tuple crop(const Frame& frame, std::string_view color, const Bytes& image,
                  const Bytes& mask) {
@@ -136,9 +115,6 @@ void bind_preprocess(nb::module_& module) {
       .def("__init__", &construct, nb::kw_only(), "size"_a, "crop_permille"_a, "illumination"_a,
            "illumination_window_px"_a, "illumination_gain"_a, "illumination_constant"_a,
            "mask_permille"_a, "mean"_a, "std"_a, "threads"_a, "kernels"_a)
-      .def("locate", &SharedPreprocessor::locate, "frame"_a.noconvert(), "color"_a)
-      .def("render", &SharedPreprocessor::render, "frame"_a.noconvert(), "color"_a, "box"_a,
-           "image"_a.noconvert(), "mask"_a.noconvert(), "tensor"_a.noconvert())
       .def("crop", &SharedPreprocessor::crop, "frame"_a.noconvert(), "color"_a,
            "image"_a.noconvert(), "mask"_a.noconvert())
       .def("prepare", &SharedPreprocessor::prepare, "frame"_a.noconvert(), "color"_a,

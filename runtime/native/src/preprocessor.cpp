@@ -1,6 +1,5 @@
 #include "fundus/preprocessor.hpp"
 
-#include <cstdint>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -33,17 +32,6 @@ int required_threads(int threads) {
     throw std::invalid_argument("threads is " + std::to_string(threads) + ", expected 1 to " +
                                 std::to_string(kMaxThreads));
   return threads;
-}
-
-// A disc reaches into its frame, and no rule makes it many times as large.
-void require_box(const CropBox& box, const FrameView& frame) {
-  const bool meets = box.left_px < frame.width && box.right_px > 0 && box.top_px < frame.height &&
-                     box.bottom_px > 0 && box.left_px < box.right_px && box.top_px < box.bottom_px;
-  constexpr int kLargestSide = 1 << 24;
-  const auto side = [](int begin, int end) { return std::int64_t{end} - begin; };
-  if (!meets || side(box.left_px, box.right_px) > kLargestSide ||
-      side(box.top_px, box.bottom_px) > kLargestSide)
-    throw std::invalid_argument("the box is none of this frame");
 }
 
 } // namespace
@@ -79,24 +67,19 @@ const Thumbnail& Preprocessor::thumbnail() const noexcept {
   return parts_->thumbnail;
 }
 
-EyeGeometry Preprocessor::locate(const FrameView& frame) {
-  require_frame(frame);
+EyeGeometry Preprocessor::crop(const FrameView& original, const EyeBuffers& eye) {
+  require_frame(original);
   Parts& parts = *parts_;
+  const FrameView frame = with_forward_channels(original);
   Thumbnail& thumbnail = parts.thumbnail;
-  gather_thumbnail(with_forward_channels(frame), thumbnail);
+  gather_thumbnail(frame, thumbnail);
   const FieldOfViewResult found =
       parts.finder.find(thumbnail.brightness.data(), thumbnail.height, thumbnail.width,
                         thumbnail.stride, frame.height, frame.width);
   if (found.refusal) return {found.refusal, found.field, {}};
-  return {{}, found.field, crop_box(found.field, parts.spec)};
-}
 
-void Preprocessor::resample(const FrameView& original, const CropBox& box, const EyeBuffers& eye) {
-  require_frame(original);
-  require_box(box, original);
-  Parts& parts = *parts_;
-  const FrameView frame = with_forward_channels(original);
   const int size = parts.spec.size;
+  const CropBox box = crop_box(found.field, parts.spec);
   // The workers must not throw, so that their memory is there before they start.
   for (Resampler& resampler : parts.resamplers) resampler.reserve(frame, size);
   const int count = parts.pool.parts();
@@ -106,12 +89,7 @@ void Preprocessor::resample(const FrameView& original, const CropBox& box, const
   };
   parts.pool.run(resample_part);
   fill_mask(box, frame.height, frame.width, parts.spec, eye.mask);
-}
-
-EyeGeometry Preprocessor::crop(const FrameView& frame, const EyeBuffers& eye) {
-  const EyeGeometry geometry = locate(frame);
-  if (!geometry.refusal) resample(frame, geometry.box, eye);
-  return geometry;
+  return {{}, found.field, box};
 }
 
 EyeGeometry Preprocessor::prepare(const FrameView& frame, const EyeBuffers& eye,

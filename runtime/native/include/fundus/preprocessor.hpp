@@ -54,17 +54,10 @@ class Preprocessor {
 
   const PreprocessSpec& spec() const noexcept;
 
-  // Where the eye lies, from a thumbnail. Throws std::invalid_argument for a frame that is none,
-  // std::bad_alloc.
-  EyeGeometry locate(const FrameView& frame);
-
-  // The 8-bit image and its mask, of a box that `locate` found in this frame. Throws likewise.
-  void resample(const FrameView& frame, const CropBox& box, const EyeBuffers& eye);
-
-  // Both of them.
+  // Up to the 8-bit image. Throws std::invalid_argument for a frame that is none, std::bad_alloc.
   EyeGeometry crop(const FrameView& frame, const EyeBuffers& eye);
 
-  // The whole.
+  // The whole. Likewise.
   EyeGeometry prepare(const FrameView& frame, const EyeBuffers& eye, const TensorView& tensor);
 
   // From an 8-bit image and its mask on.

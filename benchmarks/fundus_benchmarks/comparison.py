@@ -2,8 +2,8 @@
 
 The rule. Let `host` be the median, over the peers of both runs whose package did not change, of new
 median time over old one: how much slower the machine was that day, whatever the product did. Let
-`margin` be 10 %, or what nine in ten of those peers stay within of `host` where that is more: how
-far unchanged code moves from run to run. A row is *slower* when its new median is above
+`margin` be 10 %, or twice what nine in ten of those peers stay within of `host` where that is more:
+how far unchanged code moves from run to run. A row is *slower* when its new median is above
 
 - the old run's 90th percentile times `host`, and
 - the old median times `host` and times one plus `margin`.
@@ -31,7 +31,9 @@ __all__ = ["LEAST_MARGIN", "Change", "Comparison", "Host", "RowKey", "compare"]
 LEAST_MARGIN = 0.10
 _LEAST_PEERS = 3
 _LEAST_COUNT = 5
-_WITHIN = 0.9
+# Of a normal scatter twice this is 3.3 standard deviations: one row in two thousand is slower by
+# chance alone, where once would make it one in twenty.
+_WITHIN, _TIMES = 0.9, 2.0
 
 Row = Mapping[str, Any]
 
@@ -79,8 +81,9 @@ class Host:
             return cls(len(ratios), 1.0, LEAST_MARGIN)
         logs = np.log(ratios)
         middle = float(np.median(logs))
-        spread = math.expm1(float(np.quantile(np.abs(logs - middle), _WITHIN)))
-        return cls(len(ratios), math.exp(middle), max(LEAST_MARGIN, spread))
+        within = float(np.quantile(np.abs(logs - middle), _WITHIN))
+        margin = max(LEAST_MARGIN, math.expm1(_TIMES * within))
+        return cls(len(ratios), math.exp(middle), margin)
 
 
 @dataclass(frozen=True)

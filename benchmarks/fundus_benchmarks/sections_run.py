@@ -18,9 +18,9 @@ RULE = (
     "A row is slower when its new median is above the earlier run's 90th percentile and more than "
     "a margin above its median, both multiplied by the host's own change. That is the median "
     "change of the peers, whose packages stayed the same; the margin is "
-    f"{100 * LEAST_MARGIN:.0f} %, or what nine in ten peers stay within of that median where that "
-    "is more. Faster is the same the other way round; the rest is noise. Fewer than three peers "
-    "tell nothing of the host, fewer than five times nothing of a row."
+    f"{100 * LEAST_MARGIN:.0f} %, or twice what nine in ten peers stay within of that median where "
+    "that is more. Faster is the same the other way round; the rest is noise. Fewer than three "
+    "peers tell nothing of the host, fewer than five times nothing of a row."
 )
 _CHANGING = {"clock_mhz": "clock, MHz", "temperatures_c": "temperatures, °C"}
 _NAMES = {"usable_processors": "CPUs in use", "memory_mb": "memory, MB"} | _CHANGING

@@ -6,6 +6,7 @@ import gc
 import os
 import threading
 
+import cv2
 import pytest
 from exam_tools import LONG_S, Hindered, examined, in_background, wait_until, without_times
 
@@ -55,6 +56,31 @@ def test_engine_that_is_busy_with_another_exam_is_a_timeout_too(hindered, draw) 
             exam.result(0.05)
         backend.held.set()
         assert exam.result(LONG_S).findings == ("D",)
+
+
+def test_what_the_gates_refuse_is_not_waited_for_though_its_encoding_began(hindered, draw) -> None:
+    screener, backend = hindered
+    backend.held = threading.Event()
+    blurred = cv2.GaussianBlur(draw("N"), (0, 0), 8)
+    with screener.begin() as exam:
+        verdict = exam.add("left", blurred, color="rgb")
+        assert (verdict.status, verdict.gates.usable) == ("ungradable", False)
+        assert backend.began.wait(LONG_S)
+        exam.declare_absent("right")
+        result = exam.result(LONG_S)
+    assert (result.outcome, result.left.reason) == ("ungradable", verdict.reason)
+    assert backend.encoded == []
+
+
+def test_engine_that_fails_on_what_the_gates_refuse_fails_no_exam(hindered, draw) -> None:
+    screener, backend = hindered
+    backend.failures.append(RuntimeError("out of memory"))
+    with screener.begin() as exam:
+        exam.add("left", cv2.GaussianBlur(draw("N"), (0, 0), 8), color="rgb")
+        wait_until(lambda: not backend.failures)
+        exam.replace("left", draw("N", seed=1), color="rgb")
+        exam.add("right", draw("N", seed=2), color="rgb")
+        assert exam.result(LONG_S).outcome == "normal"
 
 
 def test_cancelled_exam_frees_who_waits_for_it(hindered, draw) -> None:

@@ -6,7 +6,6 @@ import gc
 import os
 import threading
 
-import cv2
 import pytest
 from exam_tools import LONG_S, Hindered, examined, in_background, wait_until, without_times
 
@@ -21,6 +20,7 @@ from fundus_runtime.errors import (
     ExamTimeoutError,
     UsageError,
 )
+from fundus_runtime.gates import GateThresholds
 from fundus_runtime.labels import EYES
 from fundus_runtime.result import ExamResult
 from fundus_runtime.screener import DEFAULT_MAX_OPEN_EXAMS, Screener
@@ -58,12 +58,15 @@ def test_engine_that_is_busy_with_another_exam_is_a_timeout_too(hindered, draw) 
         assert exam.result(LONG_S).findings == ("D",)
 
 
-def test_what_the_gates_refuse_is_not_waited_for_though_its_encoding_began(hindered, draw) -> None:
+def test_what_the_gates_refuse_is_not_waited_for_though_its_encoding_began(
+    hindered, draw, monkeypatch
+) -> None:
     screener, backend = hindered
     backend.held = threading.Event()
-    blurred = cv2.GaussianBlur(draw("N"), (0, 0), 8)
+    # the defaults take no drawing for a fundus
+    monkeypatch.setattr(screener._preparer, "_thresholds", GateThresholds())
     with screener.begin() as exam:
-        verdict = exam.add("left", blurred, color="rgb")
+        verdict = exam.add("left", draw("N"), color="rgb")
         assert (verdict.status, verdict.gates.usable) == ("ungradable", False)
         assert backend.began.wait(LONG_S)
         exam.declare_absent("right")
@@ -72,11 +75,15 @@ def test_what_the_gates_refuse_is_not_waited_for_though_its_encoding_began(hinde
     assert backend.encoded == []
 
 
-def test_engine_that_fails_on_what_the_gates_refuse_fails_no_exam(hindered, draw) -> None:
+def test_engine_that_fails_on_what_the_gates_refuse_fails_no_exam(
+    hindered, draw, monkeypatch
+) -> None:
     screener, backend = hindered
     backend.failures.append(RuntimeError("out of memory"))
     with screener.begin() as exam:
-        exam.add("left", cv2.GaussianBlur(draw("N"), (0, 0), 8), color="rgb")
+        with monkeypatch.context() as patch:
+            patch.setattr(screener._preparer, "_thresholds", GateThresholds())
+            assert not exam.add("left", draw("N"), color="rgb").usable
         wait_until(lambda: not backend.failures)
         exam.replace("left", draw("N", seed=1), color="rgb")
         exam.add("right", draw("N", seed=2), color="rgb")

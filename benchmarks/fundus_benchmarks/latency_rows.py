@@ -51,11 +51,12 @@ STAGE_NAMES = {
     "first_result": "process start to first result",
 }
 WHOLES = ("pair", "second_eye", "retake", "first_result")
-# What a whole waits for, one after the other. A second eye's gates run beside its preprocessing.
+# What a whole waits for, one after the other, and how often: a pair's eyes are prepared one by one.
+# A second eye's gates judge beside its encoder.
 PARTS_OF = {
-    "pair": ("preprocessing", "gates", "encoder_2", "head"),
-    "second_eye": ("preprocessing", "encoder_1", "head"),
-    "retake": ("preprocessing", "encoder_1", "head"),
+    "pair": {"preprocessing": 2, "gates": 2, "encoder_2": 1, "head": 1},
+    "second_eye": {"preprocessing": 1, "encoder_1": 1, "head": 1},
+    "retake": {"preprocessing": 1, "encoder_1": 1, "head": 1},
 }
 _SAME = ("model", "dialect", "backend", "provider", "threads")
 
@@ -126,6 +127,8 @@ def part_of(rows: Sequence[Row], whole: Row, stage: str) -> Row | None:
 def _fits(row: Row, whole: Row, stage: str) -> bool:
     if row.get("stage") != stage or row.get("contender") != whole.get("contender"):
         return False
+    if device_of(row.get("provider")) not in ("cpu", device_of(whole.get("provider"))):
+        return False
     free = {"threads", "provider", "backend"} if stage in ("preprocessing", "gates") else set()
     return measured(row.get("p50_ms")) is not None and all(
         row.get(key) in (None, whole.get(key)) for key in _SAME if key not in free
@@ -137,14 +140,12 @@ def _likeness(row: Row, whole: Row) -> int:
 
 
 def timed_parts(rows: Sequence[Row], whole: Row) -> Iterator[tuple[str, float]]:
-    """The stages of a whole that were timed apart, with their medians in ms.
+    """The stages of a whole that were timed apart, and what they take of it in ms, by medians.
 
-    Peers prepare both eyes with OpenCV, one after the other.
+    Peers prepare their eyes with OpenCV.
     """
-    for stage in PARTS_OF.get(str(whole.get("stage")), ()):
-        if is_peer(whole) and stage == "preprocessing":
-            row, eyes = part_of(rows, {**whole, "contender": "OpenCV"}, stage), 2
-        else:
-            row, eyes = part_of(rows, whole, stage), 1
+    for stage, count in PARTS_OF.get(str(whole.get("stage")), {}).items():
+        by_opencv = is_peer(whole) and stage == "preprocessing"
+        row = part_of(rows, {**whole, "contender": "OpenCV"} if by_opencv else whole, stage)
         if row is not None:
-            yield stage, eyes * float(row["p50_ms"])
+            yield stage, count * float(row["p50_ms"])

@@ -18,7 +18,7 @@ from types import TracebackType
 import numpy as np
 from numpy.typing import NDArray
 
-from fundus_runtime.engine import Encoding, Engine, ms_since
+from fundus_runtime.engine import Engine, ms_since
 from fundus_runtime.errors import (
     ExamClosedError,
     ExamTimeoutError,
@@ -169,26 +169,17 @@ class Exam:
         with self._change:
             place = self._free_place(eye, again=again)
             place.busy = True
-        encoding = None
         try:
-            prepared = self._preparer.preprocess(eye, frame, color=color)
-            if prepared.tensor is not None:
-                # before the gates look at it, so that the engine works meanwhile; what they refuse
-                # is forgotten
-                encoding = self._engine.encode_later(prepared.tensor, eye, self._wake)
-                prepared = replace(prepared, tensor=None)
-            prepared = self._preparer.judge(prepared, frame, color=color)
+            # before the engine starts: where that takes every core, it and the gates would wait for
+            # each other
+            prepared = self._preparer.frame(eye, frame, color=color)
             self._preparer.find_structure(prepared)
             with self._change:
                 self._require_open()
-                self._put(place, prepared, encoding if prepared.usable else None)
-                if prepared.usable:
-                    encoding = None  # the place's from here on
+                self._put(place, prepared)
                 self._waited_ms = ms_since(start)
                 return place.judged().verdict()
         finally:
-            if encoding is not None:
-                self._engine.forget(encoding)
             self._set_down(place)
 
     def _set_down(self, place: ExamEye) -> None:
@@ -196,9 +187,13 @@ class Exam:
             place.busy = False
             self._change.notify_all()
 
-    def _put(self, place: ExamEye, prepared: PreparedEye, encoding: Encoding | None) -> None:
-        """Take an eye's latest photograph in the place of what was there."""
-        former, place.prepared, place.encoding = place.encoding, prepared, encoding
+    def _put(self, place: ExamEye, prepared: PreparedEye) -> None:
+        """Take an eye's latest photograph, and encode it if the gates let it pass."""
+        former, encoding = place.encoding, None
+        if prepared.tensor is not None:
+            # first, because the exam stays as it was where the engine does not take the eye
+            encoding = self._engine.encode_later(prepared.tensor, place.eye, self._wake)
+        place.prepared, place.encoding = replace(prepared, tensor=None), encoding
         if former is not None:
             self._engine.forget(former)
         # of two eyes with the same photograph the later one is refused, whichever that is

@@ -1,7 +1,6 @@
 """`EyePreparer`: from a frame or a file to an eye that is preprocessed and judged.
 
-Frames are only read, and free again when a call returns. Preprocessing and judging are two steps,
-so that an exam's engine starts between them.
+Frames are only read, and free again when a call returns.
 """
 
 from __future__ import annotations
@@ -89,18 +88,12 @@ class EyePreparer:
             ImageError: the array is not a frame, or larger than the limit.
             UsageError: `color` is neither of the two.
         """
-        prepared = self.preprocess(eye, frame, color=color, decode_ms=decode_ms)
-        return self.judge(prepared, frame, color=color)
+        prepared = self._preprocess(eye, frame, color, decode_ms)
+        return self._judge(prepared, frame, color)
 
-    def preprocess(
-        self,
-        eye: Eye,
-        frame: NDArray[np.uint8],
-        *,
-        color: ColorOrder,
-        decode_ms: float | None = None,
+    def _preprocess(
+        self, eye: Eye, frame: NDArray[np.uint8], color: ColorOrder, decode_ms: float | None
     ) -> PreparedEye:
-        """Preprocess one eye's frame, which `judge` has yet to look at; see `frame`."""
         self._require_size(frame)
         start = time.perf_counter()
         try:
@@ -125,16 +118,10 @@ class EyePreparer:
             warnings=_cut_off(eye, done.field_of_view),
         )
 
-    def judge(
-        self, prepared: PreparedEye, frame: NDArray[np.uint8], *, color: ColorOrder
+    def _judge(
+        self, prepared: PreparedEye, frame: NDArray[np.uint8], color: ColorOrder
     ) -> PreparedEye:
-        """The same eye with what the gates say of its frame: usable, or refused with a reason.
-
-        Args:
-            prepared: what `preprocess` made of this frame.
-            frame: the same one.
-            color: its channel order.
-        """
+        """The same eye with what the gates say of its frame: usable, or refused with a reason."""
         disc = prepared.field_of_view
         if self._thresholds is None or disc is None:
             return prepared

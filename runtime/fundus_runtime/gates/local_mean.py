@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -21,8 +22,19 @@ def local_mean(sums: WholeNumbers, counts: WholeNumbers, window: int) -> NDArray
         counts: H x W, what each sum is of.
         window: odd side of the box.
     """
-    mean: NDArray[np.float64] = _box(sums, window) / np.maximum(_box(counts, window), 1)
+    held = _held(counts.tobytes(), counts.dtype.str, counts.shape, window)
+    mean: NDArray[np.float64] = _box(sums, window) / held
     return mean
+
+
+# Discs that the camera did not cut have the same cells in every photograph.
+@lru_cache(maxsize=4)
+def _held(counts: bytes, dtype: str, shape: tuple[int, ...], window: int) -> WholeNumbers:
+    """What each box holds, at least 1."""
+    values = np.frombuffer(counts, dtype).reshape(shape).astype(np.int64)
+    held: WholeNumbers = np.maximum(_box(values, window), 1)
+    held.flags.writeable = False
+    return held
 
 
 def _box(values: WholeNumbers, window: int) -> WholeNumbers:

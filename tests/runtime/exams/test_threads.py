@@ -20,7 +20,6 @@ from fundus_runtime.errors import (
     ExamTimeoutError,
     UsageError,
 )
-from fundus_runtime.gates import GateThresholds
 from fundus_runtime.labels import EYES
 from fundus_runtime.result import ExamResult
 from fundus_runtime.screener import DEFAULT_MAX_OPEN_EXAMS, Screener
@@ -56,38 +55,6 @@ def test_engine_that_is_busy_with_another_exam_is_a_timeout_too(hindered, draw) 
             exam.result(0.05)
         backend.held.set()
         assert exam.result(LONG_S).findings == ("D",)
-
-
-def test_what_the_gates_refuse_is_not_waited_for_though_its_encoding_began(
-    hindered, draw, monkeypatch
-) -> None:
-    screener, backend = hindered
-    backend.held = threading.Event()
-    # the defaults take no drawing for a fundus
-    monkeypatch.setattr(screener._preparer, "_thresholds", GateThresholds())
-    with screener.begin() as exam:
-        verdict = exam.add("left", draw("N"), color="rgb")
-        assert (verdict.status, verdict.gates.usable) == ("ungradable", False)
-        assert backend.began.wait(LONG_S)
-        exam.declare_absent("right")
-        result = exam.result(LONG_S)
-    assert (result.outcome, result.left.reason) == ("ungradable", verdict.reason)
-    assert backend.encoded == []
-
-
-def test_engine_that_fails_on_what_the_gates_refuse_fails_no_exam(
-    hindered, draw, monkeypatch
-) -> None:
-    screener, backend = hindered
-    backend.failures.append(RuntimeError("out of memory"))
-    with screener.begin() as exam:
-        with monkeypatch.context() as patch:
-            patch.setattr(screener._preparer, "_thresholds", GateThresholds())
-            assert not exam.add("left", draw("N"), color="rgb").usable
-        wait_until(lambda: not backend.failures)
-        exam.replace("left", draw("N", seed=1), color="rgb")
-        exam.add("right", draw("N", seed=2), color="rgb")
-        assert exam.result(LONG_S).outcome == "normal"
 
 
 def test_cancelled_exam_frees_who_waits_for_it(hindered, draw) -> None:

@@ -1,12 +1,14 @@
 """Rows of the `growth` part: a curve's points, and the line that fits them best.
 
-Points take turns, so that a busy moment of the machine falls on all of them. The line is that of
-least squares through their medians; its r² is None where it says nothing: two points lie on their
-line whatever they are.
+Points take turns, so that a busy moment of the machine falls on all of them, and in another order
+each round, since what ran before leaves clocks, caches and sleeping cores behind. The line is that
+of least squares through their medians; its r² is None where it says nothing: two points lie on
+their line whatever they are.
 """
 
 from __future__ import annotations
 
+import random
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -14,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from fundus_benchmarks.turns import Contender, take_turns
+from fundus_runtime.latency.timing import Timing, took_ms
 
 __all__ = ["Curve", "Effort", "Line", "Point", "fit_line", "points_in_turns"]
 
@@ -33,6 +36,11 @@ class Effort:
     threads: int
     models: tuple[str, ...] = ("edge", "paper")
     full: bool = False
+
+    @property
+    def seconds_a_model(self) -> float:
+        """A model's part of a curve that each is timed alone for."""
+        return self.seconds / len(self.models)
 
 
 @dataclass(frozen=True)
@@ -116,7 +124,7 @@ def points_in_turns(
     seconds: float,
     labels: Mapping[float, str] | None = None,
 ) -> dict[str, list[Point]]:
-    """Time all points of several series in turns.
+    """Time all points of several series in turns, in another order each round.
 
     Args:
         contenders: by series and x.
@@ -126,12 +134,28 @@ def points_in_turns(
     Returns:
         The points of each series, in the order of x; medians and 90th percentiles in milliseconds.
     """
-    timings = take_turns(
-        {f"{series} {x!r}": call for (series, x), call in contenders.items()}, seconds=seconds
-    ).timings
+    keys, shuffle = sorted(contenders, key=lambda key: key[1]), random.Random(0).shuffle
+    samples: dict[tuple[str, float], list[float]] = {key: [] for key in keys}
+    order = list(keys)
+
+    def place(number: int) -> Contender:
+        """The contender whose turn it is at this place of a round."""
+
+        def once(turn: int) -> float:
+            if number == 0:
+                shuffle(order)
+            key = order[number]
+            own_ms, whole_ms = took_ms(lambda: contenders[key](turn))
+            samples[key].append(whole_ms if own_ms is None else own_ms)
+            return samples[key][-1]
+
+        return once
+
+    rounds = take_turns({str(k): place(k) for k in range(len(keys))}, seconds=seconds)
+    kept = len(rounds.ms["0"])  # what came before was warm-up
     points: dict[str, list[Point]] = {}
-    for series, x in sorted(contenders, key=lambda key: key[1]):
-        timing = timings[f"{series} {x!r}"]
+    for series, x in keys:
+        timing = Timing.of(samples[series, x][-kept:])
         points.setdefault(series, []).append(
             Point(x, round(timing.p50_ms, 3), round(timing.p90_ms, 3), (labels or {}).get(x))
         )

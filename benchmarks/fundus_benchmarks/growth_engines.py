@@ -1,12 +1,13 @@
 """How latency grows with the input's size, the batch, the threads and the trunk.
 
 Engines are ONNX Runtime's on the CPU, with the forms that bundles declare for it. What they answer
-is held to PyTorch in FP32 before it is timed.
+is held to PyTorch in FP32 before it is timed. Each model is timed alone, as a robot runs one: work
+of a larger one would keep the cores awake for the smaller.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack, closing
 from functools import partial
 
@@ -14,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fundus_benchmarks.agreement import INT8_TOLERANCE
-from fundus_benchmarks.growth_curves import Curve, Effort, points_in_turns
+from fundus_benchmarks.growth_curves import Curve, Effort, Point, points_in_turns
 from fundus_benchmarks.models import model_named
 from fundus_benchmarks.sized_models import DIALECT, sized_edge_model
 from fundus_benchmarks.timed_model import TimedModel
@@ -46,7 +47,6 @@ def image_size(effort: Effort) -> list[Curve]:
     """Encoder and head, and one eye's preprocessing, against the pixels of the model's input."""
     frames = camera_frames(2)
     contenders: Contenders = {}
-    labels: dict[float, str] = {}
     with ExitStack() as stack:
         for size in _SIZES:
             sized = sized_edge_model(size)
@@ -54,15 +54,14 @@ def image_size(effort: Effort) -> list[Curve]:
             pair = np.stack([native.prepare(frame, color="rgb").tensor for frame in frames])
             backend = stack.enter_context(closing(sized.open(threads=effort.threads)))
             sized.verify(_logits(backend, pair), pair)
-            pixels = size**2 / 1e3
-            labels[pixels] = f"{size} px"
-            contenders["edge", pixels] = _whole(partial(_logits, backend, pair))
-            contenders["eye", pixels] = _whole(partial(native.prepare, frames[0], color="rgb"))
-        for name in ("paper", "paper-448") if effort.full else ():
-            engine, pair = _verified_engine(stack, _timed_model(name, effort.threads))
-            pixels = pair.shape[-1] ** 2 / 1e3
-            contenders["paper", pixels] = _whole(partial(_logits, engine.backend, pair))
+            contenders["edge", _kilopixels(size)] = _whole(partial(_logits, backend, pair))
+            contenders["eye", _kilopixels(size)] = _whole(
+                partial(native.prepare, frames[0], color="rgb")
+            )
+        labels = {_kilopixels(size): f"{size} px" for size in _SIZES}
         points = points_in_turns(contenders, effort.seconds, labels)
+    if effort.full:
+        points["paper"] = _paper_sizes(effort, labels)
     against = "against the size of the model's input"
     engines = [
         Curve(
@@ -83,72 +82,73 @@ def image_size(effort: Effort) -> list[Curve]:
 
 def batch(effort: Effort) -> list[Curve]:
     """The encoder at batch 1 to 8."""
-    contenders: Contenders = {}
-    dialects = {}
-    with ExitStack() as stack:
-        for name in effort.models:
+    curves = []
+    for name in effort.models:
+        with ExitStack() as stack:
             engine, pair = _verified_engine(stack, _timed_model(name, effort.threads))
-            dialects[name] = engine.graphs.dialect
             eyes = np.concatenate([pair] * (max(_BATCHES) // 2))
             _require_same_rows(name, engine.backend, eyes)
-            for count in _BATCHES:
-                contenders[name, count] = _whole(partial(_encode, engine.backend, eyes[:count]))
-        points = points_in_turns(contenders, effort.seconds)
-    return [
-        Curve(
-            *("batch", "encoder against the batch", name, "batch", "eyes", points[name]),
-            settings={"dialect": dialects[name], "threads": effort.threads},
-        )
-        for name in effort.models
-    ]
+            contenders: Contenders = {
+                (name, count): _whole(partial(_encode, engine.backend, eyes[:count]))
+                for count in _BATCHES
+            }
+            points = points_in_turns(contenders, effort.seconds_a_model)[name]
+        settings = {"dialect": engine.graphs.dialect, "threads": effort.threads}
+        title = "encoder against the batch"
+        curves.append(Curve("batch", title, name, "batch", "eyes", points, settings=settings))
+    return curves
 
 
 def threads(effort: Effort) -> list[Curve]:
     """A pair at once on 1, 2, 4 and so on threads, to as many as this process may use."""
-    contenders: Contenders = {}
-    dialects = {}
-    with ExitStack() as stack:
-        for name in effort.models:
-            model = _timed_model(name, effort.threads)
+    curves = []
+    for name in effort.models:
+        model = _timed_model(name, effort.threads)
+        contenders: Contenders = {}
+        with ExitStack() as stack:
             for count in thread_counts():
                 screener = stack.enter_context(Screener.open(model.bundle, threads=count))
                 model.verify_exams(screener, INT8_TOLERANCE)
-                dialects[name] = screener.engine.dialect
                 contenders[name, count] = partial(_pair_ms, screener, model)
-        points = points_in_turns(contenders, effort.seconds)
-    return [
-        Curve(
-            *("threads", "pair at once against threads", name, "threads", "", points[name]),
-            settings={"dialect": dialects[name]},
-        )
-        for name in effort.models
-    ]
+            points = points_in_turns(contenders, effort.seconds_a_model)[name]
+            settings = {"dialect": screener.engine.dialect}
+        title = "pair at once against threads"
+        curves.append(Curve("threads", title, name, "threads", "", points, settings=settings))
+    return curves
 
 
 def trunk(effort: Effort) -> list[Curve]:
     """Encoder and head against what the trunk makes them compute."""
-    contenders: Contenders = {}
-    labels: dict[float, str] = {}
+    points = []
     dialects = []
-    with ExitStack() as stack:
-        for name in effort.models:
+    for name in effort.models:
+        with ExitStack() as stack:
             model = _timed_model(name, effort.threads)
             engine, pair = _verified_engine(stack, model)
             encoder, head = model.bundle.graph_bytes(engine.graphs)
-            work = (count_work(encoder, batch=2), count_work(head, batch=1))
-            operations = round(sum(one.operations for one in work) / 1e9, 3)
-            labels[operations] = _TRUNKS[name]
+            operations = (
+                count_work(encoder, batch=2).operations + count_work(head, batch=1).operations
+            )
+            place = round(operations / 1e9, 3)
+            contenders: Contenders = {(name, place): _whole(partial(_logits, engine.backend, pair))}
+            labels = {place: _TRUNKS[name]}
+            points += points_in_turns(contenders, effort.seconds_a_model, labels)[name]
             dialects.append(engine.graphs.dialect)
-            contenders["trunk", operations] = _whole(partial(_logits, engine.backend, pair))
-        points = points_in_turns(contenders, effort.seconds, labels)
     title = "encoder at batch 2 and head, against the operations of the trunk"
     settings = {"dialect": ", ".join(dict.fromkeys(dialects)), "threads": effort.threads}
-    return [
-        Curve(
-            *("trunk", title, None, "operations of a pair", "GOP", points["trunk"]),
-            settings=settings,
-        )
-    ]
+    x = ("operations of a pair", "GOP", sorted(points, key=lambda point: point.x))
+    return [Curve("trunk", title, None, *x, settings=settings)]
+
+
+def _paper_sizes(effort: Effort, labels: Mapping[float, str]) -> list[Point]:
+    """ResNet-152 at the two sizes that there are presets for."""
+    contenders: Contenders = {}
+    with ExitStack() as stack:
+        for name in ("paper", "paper-448"):
+            engine, pair = _verified_engine(stack, _timed_model(name, effort.threads))
+            place = _kilopixels(pair.shape[-1])
+            contenders["paper", place] = _whole(partial(_logits, engine.backend, pair))
+        return points_in_turns(contenders, effort.seconds, labels)["paper"]
 
 
 def thread_counts(most: int | None = None) -> list[int]:
@@ -156,6 +156,10 @@ def thread_counts(most: int | None = None) -> list[int]:
     most = int(describe_machine()["usable_processors"] or 1) if most is None else most
     powers = [1 << k for k in range(most.bit_length()) if 1 << k < most]
     return [*powers, most]
+
+
+def _kilopixels(size: int) -> float:
+    return size**2 / 1e3
 
 
 def _timed_model(name: str, threads: int) -> TimedModel:

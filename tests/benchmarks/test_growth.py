@@ -79,6 +79,19 @@ def test_series_keep_their_points_in_the_order_of_x() -> None:
     assert points["b"] == [Point(1.0, 2.0, 2.0), Point(4.0, 8.0, 8.0, "four")]
 
 
+def test_each_round_has_all_points_in_another_order() -> None:
+    seen: list[str] = []
+    contenders = {
+        ("a", x): lambda _, name=name: seen.append(name) for x, name in enumerate("pqrs", start=1)
+    }
+    points = points_in_turns(contenders, 0.0)
+    rounds = ["".join(seen[k : k + 4]) for k in range(0, len(seen), 4)]
+    assert {"".join(sorted(one)) for one in rounds} == {"pqrs"}
+    assert len(set(rounds)) > 3
+    # what a contender returns is its own time; None lets the whole call count
+    assert all(0 < point.y < 10 for point in points["a"])
+
+
 @pytest.mark.parametrize("count", [0.1, 2.0])
 def test_a_resized_frame_has_its_megapixels_shape_and_disc(count: float) -> None:
     frame = np.zeros((600, 800, 3), np.uint8)

@@ -17,9 +17,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fundus_benchmarks.bars import Verdict, Worsening, against, judge, read_bars
-from fundus_benchmarks.results import RESULTS, Run, kept_runs
-from fundus_benchmarks.run_file import machine_name
+from fundus_benchmarks.ratios.bars import Verdict, Worsening, against, judge, read_bars
+from fundus_benchmarks.results.kept import RESULTS, Run, kept_runs
+from fundus_benchmarks.results.run_file import machine_name
 
 _BARS = Path(__file__).with_name("bars.toml")
 

@@ -21,7 +21,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from fundus_benchmarks.run_file import ROOT, default_folder, new_part, write_part
+from fundus_benchmarks.results.run_file import ROOT, default_folder, new_part, write_part
 
 # torch.compile's, so that compiling is paid once
 os.environ.setdefault(
@@ -79,8 +79,8 @@ def frames() -> Any:
 @pytest.fixture(scope="session")
 def timed_model(request: pytest.FixtureRequest, frames: Any, threads: int) -> Any:
     """One of the models, exported beforehand or now."""
-    from fundus_benchmarks.models import model_named
-    from fundus_benchmarks.timed_model import TimedModel
+    from fundus_benchmarks.contenders.models import model_named
+    from fundus_benchmarks.contenders.timed_model import TimedModel
 
     return TimedModel(model_named(request.param), frames, threads)
 

@@ -26,7 +26,7 @@ import cv2
 import numpy as np
 import onnx
 
-from fundus_benchmarks.models import random_model
+from fundus_benchmarks.contenders.models import random_model
 from fundus_export.dialect_check import check_dialect
 from fundus_export.errors import ExportError
 from fundus_export.graph_view import GraphView

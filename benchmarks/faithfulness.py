@@ -41,8 +41,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _certify(args: argparse.Namespace, words: Sequence[str]) -> int:
-    from fundus_benchmarks.certification import certify_bundle
-    from fundus_benchmarks.run_file import default_folder, new_part, write_part
+    from fundus_benchmarks.faithfulness.certification import certify_bundle
+    from fundus_benchmarks.results.run_file import default_folder, new_part, write_part
     from fundus_runtime.bundle import Bundle
 
     rows: list[dict[str, Any]] = []
@@ -98,7 +98,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def table(part: dict[str, Any]) -> str:
     """A line a row, then what is missing."""
-    from fundus_benchmarks.numerals import number, percent, signed
+    from fundus_benchmarks.report.numerals import number, percent, signed
 
     lines = [
         "changed against the PyTorch model (share, upper 95 % bound), default operating point",

@@ -21,7 +21,7 @@ import cv2
 import numpy as np
 from sklearn.metrics import roc_auc_score
 
-from fundus_benchmarks.gate_study import (
+from fundus_benchmarks.studies.gate_study import (
     Eye,
     cross_validated_quality,
     fit_quality,

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 from fundus_runtime.commands.arguments import positive_integer, positive_number
 
 if TYPE_CHECKING:
-    from fundus_benchmarks.growth_curves import Curve, Effort
+    from fundus_benchmarks.growth.curves import Curve, Effort
 
 _MODELS = ("edge", "resnet50", "paper")
 _CURVES = ("megapixels", "image_size", "batch", "threads", "trunk", "pairs")
@@ -76,7 +76,7 @@ def table(part: dict[str, Any]) -> str:
 
 
 def _headline(row: dict[str, Any]) -> str:
-    from fundus_benchmarks.numerals import number
+    from fundus_benchmarks.report.numerals import number
 
     name = ", ".join(part for part in (row["what"], row["model"]) if part)
     if row["slope"] is None:
@@ -88,7 +88,7 @@ def _headline(row: dict[str, Any]) -> str:
 
 
 def _points(row: dict[str, Any]) -> str:
-    from fundus_benchmarks.numerals import number
+    from fundus_benchmarks.report.numerals import number
 
     return ", ".join(
         f"{point['label'] or number(point['x'])}: {number(point['y'])}" for point in row["points"]
@@ -99,8 +99,8 @@ def _grow(args: argparse.Namespace, words: Sequence[str]) -> int:
     from tqdm import tqdm
     from tqdm.contrib.logging import logging_redirect_tqdm
 
-    from fundus_benchmarks.growth_curves import Effort
-    from fundus_benchmarks.run_file import default_folder, new_part, write_part
+    from fundus_benchmarks.growth.curves import Effort
+    from fundus_benchmarks.results.run_file import default_folder, new_part, write_part
     from fundus_runtime.errors import FundusError
 
     logging.getLogger("torch").setLevel(logging.WARNING)
@@ -130,9 +130,9 @@ def _grow(args: argparse.Namespace, words: Sequence[str]) -> int:
 
 
 def _measures() -> dict[str, Callable[[Effort], list[Curve]]]:
-    from fundus_benchmarks.growth_engines import batch, image_size, threads, trunk
-    from fundus_benchmarks.growth_frames import megapixels
-    from fundus_benchmarks.throughput import throughput
+    from fundus_benchmarks.growth.engines import batch, image_size, threads, trunk
+    from fundus_benchmarks.growth.frames import megapixels
+    from fundus_benchmarks.growth.throughput import throughput
 
     found = (megapixels, image_size, batch, threads, trunk, throughput)
     return dict(zip(_CURVES, found, strict=True))

@@ -3,7 +3,7 @@
     FUNDUS_DATA=... python benchmarks/heat_maps.py --eyes 300
 
 The eyes are those of ODIR whose only diagnostic keyword is "normal fundus", of patients whom the
-shipped model was not trained on; see `fundus_benchmarks.localisation` for what counts as found.
+shipped model was not trained on; `fundus_benchmarks.studies.localisation` says what is found.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from fundus_benchmarks.lesions import LESIONS
-from fundus_benchmarks.localisation import find_lesions, share_found
-from fundus_benchmarks.normal_eyes import normal_eyes
+from fundus_benchmarks.studies.lesions import LESIONS
+from fundus_benchmarks.studies.localisation import find_lesions, share_found
+from fundus_benchmarks.studies.normal_eyes import normal_eyes
 from fundus_runtime.bundle import Bundle
 from fundus_runtime.photograph import read_photograph
 from fundus_runtime.screener import Screener

@@ -80,8 +80,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(args: argparse.Namespace) -> int:
     _require_jetson()
-    from fundus_benchmarks.jetson_table import jetson_table
-    from fundus_benchmarks.run_file import default_folder, write_part
+    from fundus_benchmarks.jetson.table import jetson_table
+    from fundus_benchmarks.results.run_file import default_folder, write_part
 
     part = _measure(args)
     path = write_part(part, args.out or default_folder())
@@ -107,10 +107,10 @@ def _require_jetson() -> None:
 
 
 def _measure(args: argparse.Namespace) -> dict[str, Any]:
-    from fundus_benchmarks.jetson_row import jetson_row, missing_of
-    from fundus_benchmarks.run_file import new_part
-    from fundus_benchmarks.sustained import Plan, record
-    from fundus_benchmarks.throttling import JetsonNodes
+    from fundus_benchmarks.jetson.row import jetson_row, missing_of
+    from fundus_benchmarks.jetson.sustained import Plan, record
+    from fundus_benchmarks.jetson.throttling import JetsonNodes
+    from fundus_benchmarks.results.run_file import new_part
     from fundus_runtime.backends.settings import EngineSettings
     from fundus_runtime.bundle import Bundle
     from fundus_runtime.latency.frames import camera_frames, frames_of

@@ -19,11 +19,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fundus_benchmarks.run_file import default_folder, new_part, write_part
+from fundus_benchmarks.results.run_file import default_folder, new_part, write_part
 
 if TYPE_CHECKING:
-    from fundus_benchmarks.gpu_peaks import GpuPeaks
-    from fundus_benchmarks.peaks import Peaks
+    from fundus_benchmarks.limits.gpu_peaks import GpuPeaks
+    from fundus_benchmarks.limits.peaks import Peaks
 
 _MODELS = ("edge", "paper")
 _SECONDS = 20.0
@@ -35,8 +35,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Measure, count, write the part, print a table."""
     args = build_parser().parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    from fundus_benchmarks.gpu_peaks import find_gpu, measure_gpu
-    from fundus_benchmarks.peaks import measure_peaks
+    from fundus_benchmarks.limits.gpu_peaks import find_gpu, measure_gpu
+    from fundus_benchmarks.limits.peaks import measure_peaks
     from fundus_runtime.backends.settings import default_threads
 
     threads = args.threads or default_threads()
@@ -82,8 +82,8 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _rows(models: Sequence[str], peaks: Peaks, gpu: GpuPeaks | None) -> Iterator[dict[str, Any]]:
-    from fundus_benchmarks.models import fp32_graphs, model_named
-    from fundus_benchmarks.stage_limits import (
+    from fundus_benchmarks.contenders.models import fp32_graphs, model_named
+    from fundus_benchmarks.limits.stage_limits import (
         cpu_rates,
         crop_bytes,
         gpu_rates,

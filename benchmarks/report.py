@@ -18,7 +18,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fundus_benchmarks.results import (
+from fundus_benchmarks.results.kept import (
     RESULTS,
     Run,
     gather,
@@ -27,11 +27,11 @@ from fundus_benchmarks.results import (
     newest_of_each_machine,
     previous,
 )
-from fundus_benchmarks.run_file import ROOT, default_folder
+from fundus_benchmarks.results.run_file import ROOT, default_folder
 from fundus_runtime.atomic import atomic_text
 
 if TYPE_CHECKING:
-    from fundus_benchmarks.comparison import Comparison
+    from fundus_benchmarks.results.comparison import Comparison
 
 _BARS = Path(__file__).with_name("bars.toml")
 _PAGE = ROOT / "build" / "benchmarks" / "report.html"
@@ -71,8 +71,8 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _report(args: argparse.Namespace) -> int:
-    from fundus_benchmarks.bars import read_bars
-    from fundus_benchmarks.report_page import render_page
+    from fundus_benchmarks.ratios.bars import read_bars
+    from fundus_benchmarks.report.page import render_page
 
     run, bars = gather(args.parts), read_bars(_BARS)
     is_kept, writes_readme = not args.no_keep, not (args.no_keep or args.no_readme)
@@ -103,15 +103,15 @@ def _check(args: argparse.Namespace) -> int:
 
 
 def _readme(args: argparse.Namespace) -> str:
-    from fundus_benchmarks.bars import read_bars
-    from fundus_benchmarks.readme_table import with_table
+    from fundus_benchmarks.ratios.bars import read_bars
+    from fundus_benchmarks.report.readme_table import with_table
 
     runs = newest_of_each_machine(args.results)
     return with_table(args.readme.read_text("utf-8"), runs, read_bars(_BARS))
 
 
 def _compared(run: Run, kept: Sequence[Run]) -> Comparison | None:
-    from fundus_benchmarks.comparison import compare
+    from fundus_benchmarks.results.comparison import compare
 
     before = previous(run, "latency", kept)
     return None if before is None else compare(before, run)
@@ -124,9 +124,9 @@ def _written(path: Path, text: str) -> Path:
 
 
 def _end(run: Run, comparison: Comparison | None, made: Sequence[Path]) -> Iterator[str]:
-    from fundus_benchmarks.run_file import PARTS
-    from fundus_benchmarks.sections_run import what_of
-    from fundus_benchmarks.summary import key_figures
+    from fundus_benchmarks.report.sections_run import what_of
+    from fundus_benchmarks.report.summary import key_figures
+    from fundus_benchmarks.results.run_file import PARTS
 
     yield f"{run.machine_name}, {run.date}, commit {run.commit}: {', '.join(run.parts)}"
     if absent := [name for name in PARTS if name not in run.parts]:

@@ -18,8 +18,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from fundus_benchmarks import suites
-from fundus_benchmarks.run_file import default_folder, new_part, write_part
+from fundus_benchmarks.ratios import suites
+from fundus_benchmarks.results.run_file import default_folder, new_part, write_part
 
 PARTS: dict[str, Callable[[float], suites.Part]] = {
     "preprocessing": suites.preprocessing,

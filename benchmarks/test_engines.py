@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fundus_benchmarks.agreement import BF16_TOLERANCE, FP32_TOLERANCE, INT8_TOLERANCE
+from fundus_benchmarks.contenders.agreement import BF16_TOLERANCE, FP32_TOLERANCE, INT8_TOLERANCE
 from fundus_runtime.backends.onnxruntime import OnnxRuntimeBackend
 from fundus_runtime.backends.open import open_engine
 from fundus_runtime.backends.settings import EngineSettings

@@ -7,7 +7,7 @@ from itertools import count
 
 import pytest
 
-from fundus_benchmarks.agreement import INT8_TOLERANCE
+from fundus_benchmarks.contenders.agreement import INT8_TOLERANCE
 from fundus_runtime.backends.settings import EngineSettings
 from fundus_runtime.errors import BundleError, EngineError
 from fundus_runtime.latency.exams import seconds_to_encode, two_frames

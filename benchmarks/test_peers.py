@@ -11,13 +11,13 @@ from itertools import count
 import cv2
 import pytest
 
-from fundus_benchmarks.agreement import (
+from fundus_benchmarks.contenders.agreement import (
     BF16_TOLERANCE,
     FP32_TOLERANCE,
     INT8_TOLERANCE,
     require_same_picture,
 )
-from fundus_benchmarks.peers import (
+from fundus_benchmarks.contenders.peers import (
     GraphPeer,
     OnnxRuntimePeer,
     OpenVINOPeer,

@@ -10,8 +10,8 @@ import pytest
 import simplejpeg
 import torch
 
-from fundus_benchmarks.agreement import require_same_picture
-from fundus_benchmarks.peers import preprocess_with_opencv
+from fundus_benchmarks.contenders.agreement import require_same_picture
+from fundus_benchmarks.contenders.peers import preprocess_with_opencv
 from fundus_runtime.errors import EngineError
 from fundus_runtime.gates import judge
 from fundus_runtime.photograph import decode_photograph

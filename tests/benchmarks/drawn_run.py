@@ -5,7 +5,7 @@ from __future__ import annotations
 from copy import deepcopy
 from typing import Any
 
-from fundus_benchmarks.run_file import new_part
+from fundus_benchmarks.results.run_file import new_part
 
 Part = dict[str, Any]
 

@@ -7,8 +7,8 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from fundus_benchmarks.agreement import require_same_picture
-from fundus_benchmarks.peers import preprocess_with_opencv
+from fundus_benchmarks.contenders.agreement import require_same_picture
+from fundus_benchmarks.contenders.peers import preprocess_with_opencv
 from fundus_runtime.latency.frames import camera_frames
 from fundus_runtime.preprocess import PreprocessSpec
 from fundus_runtime.preprocess.native import NativePreprocessor

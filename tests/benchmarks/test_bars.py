@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import bench_check
-from fundus_benchmarks.bars import Bar, judge, read_bars
+from fundus_benchmarks.ratios.bars import Bar, judge, read_bars
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 TEXT = """
@@ -79,7 +79,7 @@ def test_the_command_fails_when_a_bar_is_missed_and_ends_with_the_summary(
 
 
 def test_every_bar_of_the_product_is_a_figure_of_the_suites() -> None:
-    source = (BENCHMARKS / "fundus_benchmarks" / "suites.py").read_text()
+    source = (BENCHMARKS / "fundus_benchmarks" / "ratios" / "suites.py").read_text()
     bars = read_bars(BENCHMARKS / "bars.toml")
     assert len(bars) >= 12
     assert [bar.name for bar in bars if f'"{bar.name}"' not in source] == []

@@ -9,8 +9,8 @@ import pytest
 from drawn_run import MACHINE, Part, drawn_part, drawn_parts, on
 
 import bench_check
-from fundus_benchmarks.bars import Bar, against, read_bars
-from fundus_benchmarks.results import Run, keep
+from fundus_benchmarks.ratios.bars import Bar, against, read_bars
+from fundus_benchmarks.results.kept import Run, keep
 
 BARS = """
 [resize_ratio]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from drawn_run import Part, drawn_part, drawn_parts, on, times_of
 
-from fundus_benchmarks.comparison import LEAST_MARGIN, Comparison, compare
-from fundus_benchmarks.results import Run
+from fundus_benchmarks.results.comparison import LEAST_MARGIN, Comparison, compare
+from fundus_benchmarks.results.kept import Run
 
 SECOND_EYES = {("edge", "second_eye"), ("paper", "second_eye")}
 

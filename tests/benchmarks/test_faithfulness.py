@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 import faithfulness
-from fundus_benchmarks.certification import NO_DATA, certify_bundle
-from fundus_benchmarks.engines_at_hand import cpu_engines, gpu_engines
-from fundus_benchmarks.faithfulness_rows import recorded_rows, reliability
-from fundus_benchmarks.run_file import ROOT, read_part
+from fundus_benchmarks.contenders.engines_at_hand import cpu_engines, gpu_engines
+from fundus_benchmarks.faithfulness.certification import NO_DATA, certify_bundle
+from fundus_benchmarks.faithfulness.rows import recorded_rows, reliability
+from fundus_benchmarks.results.run_file import ROOT, read_part
 from fundus_runtime.bundle import Bundle
 from fundus_training.metrics import expected_calibration_error
 

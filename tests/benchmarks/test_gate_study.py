@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fundus_benchmarks.gate_study import cross_validated_quality, graded_eyes
+from fundus_benchmarks.studies.gate_study import cross_validated_quality, graded_eyes
 
 
 def test_quality_holds_on_eyes_that_it_was_not_fitted_on(fundus_data: Path) -> None:

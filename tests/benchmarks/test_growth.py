@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 
 import growth
-from fundus_benchmarks import sized_models
-from fundus_benchmarks.growth_curves import Curve, Effort, Point, fit_line, points_in_turns
-from fundus_benchmarks.growth_engines import thread_counts, trunk
-from fundus_benchmarks.growth_frames import resized
-from fundus_benchmarks.run_file import read_part
+from fundus_benchmarks.growth import sized_models
+from fundus_benchmarks.growth.curves import Curve, Effort, Point, fit_line, points_in_turns
+from fundus_benchmarks.growth.engines import thread_counts, trunk
+from fundus_benchmarks.growth.frames import resized
+from fundus_benchmarks.results.run_file import read_part
 
 KEYS = {
     "curve",
@@ -135,7 +135,7 @@ def test_the_command_writes_the_part(tmp_path: Path, capsys) -> None:
 
 @pytest.mark.slow
 def test_the_edge_model_is_exported_at_another_size_and_kept(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr(sized_models, "_KEPT", tmp_path)
+    monkeypatch.setattr("fundus_benchmarks.contenders.made_once._KEPT", tmp_path)
     sized = sized_models.sized_edge_model(96)
     eyes = np.random.default_rng(0).normal(size=(2, 3, 96, 96)).astype(np.float32)
     with closing(sized.open(threads=1)) as backend:

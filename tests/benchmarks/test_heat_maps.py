@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fundus_benchmarks.lesions import LESIONS, disc_diameter_px, draw_lesion, place_in
-from fundus_benchmarks.localisation import Found, find_lesions, share_found
-from fundus_benchmarks.normal_eyes import normal_eyes
+from fundus_benchmarks.studies.lesions import LESIONS, disc_diameter_px, draw_lesion, place_in
+from fundus_benchmarks.studies.localisation import Found, find_lesions, share_found
+from fundus_benchmarks.studies.normal_eyes import normal_eyes
 from fundus_runtime.photograph import read_photograph
 from fundus_runtime.preprocess import FieldOfView
 from fundus_runtime.screener import Screener

@@ -14,9 +14,9 @@ import pytest
 from PIL import Image
 
 import jetson
-from fundus_benchmarks import sustained
-from fundus_benchmarks.jetson_table import jetson_table
-from fundus_benchmarks.run_file import read_part
+from fundus_benchmarks.jetson import sustained
+from fundus_benchmarks.jetson.table import jetson_table
+from fundus_benchmarks.results.run_file import read_part
 from fundus_runtime.golden import GoldenReport
 from fundus_runtime.latency.frames import camera_frames
 
@@ -99,7 +99,8 @@ def test_a_board_that_is_not_described_is_no_jetson(
 def test_the_command_needs_what_the_runtime_needs() -> None:
     code = (
         "import sys, jetson\n"
-        "from fundus_benchmarks import jetson_row, jetson_table, run_file, sustained\n"
+        "from fundus_benchmarks.jetson import row, sustained, table\n"
+        "from fundus_benchmarks.results import run_file\n"
         f"print(sorted(set({NOT_ON_A_ROBOT!r}) & set(sys.modules)))"
     )
     done = subprocess.run(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from drawn_run import Part, drawn_parts
 
-from fundus_benchmarks.latency_rows import (
+from fundus_benchmarks.report.latency_rows import (
     contender_name,
     device_of,
     fastest_own,

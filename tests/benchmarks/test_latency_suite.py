@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from fundus_benchmarks.run_file import read_part
+from fundus_benchmarks.results.run_file import read_part
 
 ROOT = Path(__file__).parents[2]
 

@@ -11,15 +11,15 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from fundus_benchmarks import peaks
-from fundus_benchmarks.gpu_peaks import (
+from fundus_benchmarks.limits import peaks
+from fundus_benchmarks.limits.gpu_peaks import (
     Device,
     OnnxRuntimeDevice,
     Task,
     TorchDevice,
     measure_gpu,
 )
-from fundus_benchmarks.peaks import (
+from fundus_benchmarks.limits.peaks import (
     Measured,
     Peaks,
     fastest_s,
@@ -27,7 +27,7 @@ from fundus_benchmarks.peaks import (
     measure_peaks,
     measure_product,
 )
-from fundus_benchmarks.products import LIBRARIES, Factors, Library, WrongProductError
+from fundus_benchmarks.limits.products import LIBRARIES, Factors, Library, WrongProductError
 
 Array = NDArray[Any]
 SIDE = 64

@@ -9,9 +9,9 @@ from drawn_run import drawn_parts
 
 import bench_check
 import report
-from fundus_benchmarks.bars import read_bars
-from fundus_benchmarks.readme_table import BEGIN, END, block, with_table
-from fundus_benchmarks.results import RESULTS, ResultsError, Run, newest_of_each_machine
+from fundus_benchmarks.ratios.bars import read_bars
+from fundus_benchmarks.report.readme_table import BEGIN, END, block, with_table
+from fundus_benchmarks.results.kept import RESULTS, ResultsError, Run, newest_of_each_machine
 
 BARS = read_bars(Path(bench_check.__file__).with_name("bars.toml"))
 README = f"# Title\n\n{BEGIN}\nold\n{END}\n\nrest\n"

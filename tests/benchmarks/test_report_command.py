@@ -9,8 +9,8 @@ import pytest
 from drawn_run import MACHINE_NAME, Part, drawn_parts, on
 
 import report
-from fundus_benchmarks.readme_table import BEGIN, END
-from fundus_benchmarks.run_file import write_part
+from fundus_benchmarks.report.readme_table import BEGIN, END
+from fundus_benchmarks.results.run_file import write_part
 
 Command = Callable[..., int]
 

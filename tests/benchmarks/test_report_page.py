@@ -11,13 +11,13 @@ import pytest
 from drawn_run import Part, drawn_part, drawn_parts, on, times_of
 
 import bench_check
-from fundus_benchmarks.bars import read_bars
-from fundus_benchmarks.comparison import compare
-from fundus_benchmarks.plots_faithfulness import auc_per_class, calibration, flips
-from fundus_benchmarks.plots_growth import growth, history
-from fundus_benchmarks.plots_latency import latency_by_stage
-from fundus_benchmarks.report_page import render_page
-from fundus_benchmarks.results import Run
+from fundus_benchmarks.ratios.bars import read_bars
+from fundus_benchmarks.report.page import render_page
+from fundus_benchmarks.report.plots_faithfulness import auc_per_class, calibration, flips
+from fundus_benchmarks.report.plots_growth import growth, history
+from fundus_benchmarks.report.plots_latency import latency_by_stage
+from fundus_benchmarks.results.comparison import compare
+from fundus_benchmarks.results.kept import Run
 
 BARS = read_bars(Path(bench_check.__file__).with_name("bars.toml"))
 PLOTS = (

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from drawn_run import MACHINE, MACHINE_NAME, Part, drawn_part, drawn_parts, on
 
-from fundus_benchmarks.results import (
+from fundus_benchmarks.results.kept import (
     ResultsError,
     Run,
     gather,
@@ -19,7 +19,7 @@ from fundus_benchmarks.results import (
     newest_of_each_machine,
     previous,
 )
-from fundus_benchmarks.run_file import write_part
+from fundus_benchmarks.results.run_file import write_part
 
 
 def test_the_parts_of_a_folder_become_a_run(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from fundus_benchmarks.run_file import machine_name, new_part, read_part, write_part
+from fundus_benchmarks.results.run_file import machine_name, new_part, read_part, write_part
 
 
 def test_a_part_comes_back_as_it_was_written(tmp_path) -> None:

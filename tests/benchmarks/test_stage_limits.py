@@ -7,11 +7,11 @@ import pytest
 from onnx import numpy_helper, parser
 
 import limits
-from fundus_benchmarks import models, peaks
-from fundus_benchmarks.gpu_peaks import GpuPeaks
-from fundus_benchmarks.peaks import Measured, Peaks
-from fundus_benchmarks.run_file import read_part
-from fundus_benchmarks.stage_limits import (
+from fundus_benchmarks.contenders import models
+from fundus_benchmarks.limits import peaks
+from fundus_benchmarks.limits.gpu_peaks import GpuPeaks
+from fundus_benchmarks.limits.peaks import Measured, Peaks
+from fundus_benchmarks.limits.stage_limits import (
     Rates,
     cpu_rates,
     crop_bytes,
@@ -19,7 +19,8 @@ from fundus_benchmarks.stage_limits import (
     preprocessing_row,
     stage_rows,
 )
-from fundus_benchmarks.work import Work
+from fundus_benchmarks.limits.work import Work
+from fundus_benchmarks.results.run_file import read_part
 
 KEYS = {
     *("model", "dialect", "stage", "provider", "operations", "operations_int8"),

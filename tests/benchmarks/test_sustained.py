@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from fundus_benchmarks import tegrastats_log
-from fundus_benchmarks.jetson_row import jetson_row, missing_of
-from fundus_benchmarks.stretches import Series, Stretch
-from fundus_benchmarks.sustained import Plan, Recording, TimedExam
-from fundus_benchmarks.tegrastats import TegrastatsError, parse_line
-from fundus_benchmarks.tegrastats_log import Sampled, TegrastatsLog
-from fundus_benchmarks.throttling import ClockReading, JetsonNodes, NodeWatch
+from fundus_benchmarks.jetson import tegrastats_log
+from fundus_benchmarks.jetson.row import jetson_row, missing_of
+from fundus_benchmarks.jetson.stretches import Series, Stretch
+from fundus_benchmarks.jetson.sustained import Plan, Recording, TimedExam
+from fundus_benchmarks.jetson.tegrastats import TegrastatsError, parse_line
+from fundus_benchmarks.jetson.tegrastats_log import Sampled, TegrastatsLog
+from fundus_benchmarks.jetson.throttling import ClockReading, JetsonNodes, NodeWatch
 from fundus_runtime.result import EngineIdentity
 
 ENGINE = EngineIdentity("tensorrt", "TensorRT", 4, "int8-trt", "int8-trt", "int8")

@@ -9,8 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fundus_benchmarks.board_power import input_w, power_input
-from fundus_benchmarks.tegrastats import Clocked, Rail, TegraSample, TegrastatsError, parse_line
+from fundus_benchmarks.jetson.board_power import input_w, power_input
+from fundus_benchmarks.jetson.tegrastats import (
+    Clocked,
+    Rail,
+    TegraSample,
+    TegrastatsError,
+    parse_line,
+)
 
 DATA = Path(__file__).with_name("data") / "tegrastats.txt"
 RECORDED = dict(re.findall(r"^# (\w+): .*\n(.+)$", DATA.read_text("utf-8"), re.MULTILINE))

@@ -8,9 +8,15 @@ import time
 import numpy as np
 import pytest
 
-from fundus_benchmarks.growth_curves import Effort
-from fundus_benchmarks.measured_run import MeasuredRun, run_measured
-from fundus_benchmarks.throughput import curves_of, draw_pairs, folder_of, screen_folder, throughput
+from fundus_benchmarks.growth.curves import Effort
+from fundus_benchmarks.growth.measured_run import MeasuredRun, run_measured
+from fundus_benchmarks.growth.throughput import (
+    curves_of,
+    draw_pairs,
+    folder_of,
+    screen_folder,
+    throughput,
+)
 from fundus_runtime.commands.pairs import find_pairs
 
 LARGE_MB = 400

@@ -8,7 +8,7 @@ from typing import Any
 import onnx
 import pytest
 
-from fundus_benchmarks.work import count_work
+from fundus_benchmarks.limits.work import count_work
 
 EDGE = Path(__file__).parents[2] / "bundles" / "edge" / "graphs" / "encoder_int8-cpu.onnx"
 

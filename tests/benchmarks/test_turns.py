@@ -7,7 +7,7 @@ import time
 import numpy as np
 import pytest
 
-from fundus_benchmarks.turns import Rounds, take_turns
+from fundus_benchmarks.ratios.turns import Rounds, take_turns
 
 
 def test_contenders_take_turns_and_the_first_rounds_are_left_out() -> None:

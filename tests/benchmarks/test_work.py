@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pytest
 from onnx import numpy_helper, parser
 
-from fundus_benchmarks.work import Work, count_work
+from fundus_benchmarks.limits.work import Work, count_work
 
 # The scale and zero point of every pair here: float32 and uint8 or int8.
 SCALE = {"s": np.float32(0.1), "u": np.uint8(128), "i": np.int8(0)}

@@ -1,0 +1,1 @@
+"""How often each form of a model decides as the validated one."""

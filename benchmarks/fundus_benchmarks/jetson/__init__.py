@@ -1,0 +1,1 @@
+"""Exams on a Jetson: tegrastats, power, heat, throttling."""

@@ -1,0 +1,1 @@
+"""What a machine reaches at best, and the work of every stage."""

@@ -1,0 +1,1 @@
+"""What the product promises of itself beside its peers, measured in turns."""

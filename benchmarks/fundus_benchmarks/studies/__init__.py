@@ -1,0 +1,1 @@
+"""What gates and heat maps are right about, on real and drawn eyes."""

@@ -48,7 +48,8 @@ class EngineSettings:
         threads: within one operator on the CPU; None for `default_threads()`.
         affinity: numbers of the logical CPUs, as the system counts them, one for each thread; the
             first is for whichever thread calls the engine, the others for the engine's own. None
-            leaves them where the system puts them. It needs `threads`, or sets it.
+            gives each its own where there are as many threads as CPUs, and else leaves them where
+            the system puts them. It needs `threads`, or sets it.
         spinning: `while_running` lets threads spin between two operators of one run and sleep when
             it returns: fastest where the cores are free. `never` makes them sleep at once: better
             where other programs keep all cores busy. On a GPU: how a thread waits for it.
@@ -94,14 +95,26 @@ class EngineSettings:
             return self.threads
         return default_threads() if self.affinity is None else len(self.affinity)
 
+    @property
+    def cpus(self) -> tuple[int, ...] | None:
+        """The CPU of each thread: those of `affinity`, or all where each thread can have one.
+
+        Threads that work in step lose milliseconds when the system wakes two of them on one CPU,
+        which it does after a rest; with a CPU to spare it does not.
+        """
+        if self.affinity is not None:
+            return self.affinity
+        allowed = _allowed_cpus()
+        return tuple(sorted(allowed)) if len(allowed) == self.thread_count > 1 else None
+
     def pin_calling_thread(self) -> None:
-        """Keep the calling thread on the first CPU of `affinity`; nothing without one.
+        """Keep the calling thread on the first CPU of `cpus`; nothing where there are none.
 
         For a thread of one's own that calls the engine; never for one of the host program. A CPU
         that was taken away meanwhile is a warning, since no exam should fail for it.
         """
-        if self.affinity is not None:
-            _keep_on(set(self.affinity[:1]))
+        if self.cpus is not None:
+            _keep_on(set(self.cpus[:1]))
 
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON values."""

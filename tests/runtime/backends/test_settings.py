@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 from fundus_runtime.backends import settings as settings_module
+from fundus_runtime.backends.onnxruntime import OnnxRuntimeBackend
 from fundus_runtime.backends.settings import EngineSettings, default_threads
+from fundus_runtime.bundle import Bundle
 from fundus_runtime.errors import UsageError
 from fundus_runtime.screener import Screener
 
@@ -94,8 +96,53 @@ def test_a_thread_of_ones_own_is_pinned_and_no_other() -> None:
     worker.join()
     assert seen == [{CPU}]
     assert os.sched_getaffinity(0) == before
-    EngineSettings().pin_calling_thread()
+    EngineSettings(threads=1).pin_calling_thread()
     assert os.sched_getaffinity(0) == before
+
+
+@pytest.mark.parametrize(
+    ("allowed", "threads", "cpus"),
+    [
+        ({0, 1}, 2, (0, 1)),
+        ({7, 4}, 2, (4, 7)),
+        ({0, 1, 2}, 2, None),
+        ({0}, 1, None),
+        ({0}, 2, None),
+    ],
+)
+def test_threads_have_their_own_cpus_where_none_is_to_spare(
+    monkeypatch, allowed: set[int], threads: int, cpus: tuple[int, ...] | None
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: allowed)
+    assert EngineSettings(threads=threads).cpus == cpus
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs two CPUs")
+def test_the_engine_runs_on_its_own_cpus_and_no_caller_is_moved(shared_bundle, draw) -> None:
+    allowed, first = os.sched_getaffinity(0), CPU
+    settings = EngineSettings(threads=len(allowed))
+    bundle = Bundle.open(shared_bundle)
+    graphs = bundle.manifest.graphs_for("cpu")
+    real = OnnxRuntimeBackend(
+        *bundle.graph_bytes(graphs), size=64, class_count=8, settings=settings
+    )
+    seen: list[set[int]] = []
+
+    class Watched:
+        def __getattr__(self, name: str):
+            seen.append(os.sched_getaffinity(0))
+            return getattr(real, name)
+
+    point = bundle.manifest.operating_points.get()
+    with Screener(bundle, Watched(), graphs, point, settings=settings) as screener:
+        seen.clear()
+        screener.screen(draw("D", seed=1), draw("N", seed=2), color="rgb")
+        with screener.begin() as exam:
+            exam.add("left", draw("D", seed=1), color="rgb")
+            exam.add("right", draw("N", seed=2), color="rgb")
+            exam.result(timeout=30)
+        assert seen == [{first}] * 5
+    assert os.sched_getaffinity(0) == allowed
 
 
 def test_a_cpu_that_was_taken_away_is_a_warning_and_eyes_are_encoded(

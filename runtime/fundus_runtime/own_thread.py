@@ -1,0 +1,44 @@
+"""A thread of our own for calls that someone waits for: it may be kept on a CPU, a caller's not.
+
+It starts with the first call and sleeps between them. Where the system gives no thread, calls run
+on the calling one: slower perhaps, and the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, wait
+from typing import TypeVar
+
+__all__ = ["OwnThread"]
+
+_Value = TypeVar("_Value")
+
+
+class OwnThread:
+    """Runs one call at a time.
+
+    Args:
+        name: of the thread.
+        on_start: called on the thread when it starts.
+    """
+
+    def __init__(self, name: str, on_start: Callable[[], None]) -> None:
+        self._executor = ThreadPoolExecutor(1, thread_name_prefix=name, initializer=on_start)
+
+    def run(self, call: Callable[[], _Value]) -> _Value:
+        """What a call returns, or raises; it has ended when this returns, however that is."""
+        try:
+            running = self._executor.submit(call)
+        except RuntimeError:  # no more threads, or closed
+            self._executor.shutdown(cancel_futures=True)
+            return call()
+        try:
+            return running.result()
+        finally:
+            # an interrupted wait must not leave the call behind with what its caller owns
+            wait((running,))
+
+    def close(self) -> None:
+        """End the thread after what it has begun; later calls run on the calling thread."""
+        self._executor.shutdown()

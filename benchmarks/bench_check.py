@@ -61,7 +61,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--results", type=Path, default=RESULTS, metavar="DIR", help="what was kept (%(default)s)"
     )
-    parser.add_argument("--seconds", type=float, default=60.0, help="of timing a part, at least")
+    parser.add_argument("--seconds", type=float, default=90.0, help="of timing a part, at least")
     return parser
 
 

@@ -75,7 +75,7 @@ def _parser() -> argparse.ArgumentParser:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--part", action="append", choices=tuple(PARTS), help="default: all")
-    parser.add_argument("--seconds", type=float, default=60.0, help="of timing a part, at least")
+    parser.add_argument("--seconds", type=float, default=90.0, help="of timing a part, at least")
     parser.add_argument(
         "--out", type=Path, metavar="FOLDER", default=default_folder(), help="default: %(default)s"
     )

@@ -36,7 +36,9 @@ ALL_MARKDOWN = sorted(
         *ROOT.glob("*.md"),
         *(
             page
-            for folder in ("benchmarks", "docs", "runtime", "training", "export", "bundles", "tests")
+            for folder in (
+                *("benchmarks", "bundles", "docs", "export", "runtime", "tests", "training"),
+            )
             for page in (ROOT / folder).rglob("*.md")
         ),
     }

@@ -6,6 +6,7 @@ the result; the stages are those that the results themselves state.
 
 from __future__ import annotations
 
+import statistics
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -37,7 +38,7 @@ Timed = tuple[ExamResult, float]
 
 _WARM_UP = 3
 _LEAST = 5
-# How much longer than it needs the first eye gets, as if the robot moved to the second meanwhile.
+# How many times as long as a pair needs the first eye gets, as if the robot moved on meanwhile.
 _MOVE_FACTOR = 2.0
 
 
@@ -125,8 +126,8 @@ def two_frames(frames: Sequence[Frame], turn: int) -> tuple[Frame, Frame]:
 
 def seconds_to_encode(screener: Screener, frames: Sequence[Frame]) -> float:
     """Longer than one eye's encoding takes: what the robot's way to the other eye gives it."""
-    longest = max(ready_pair(screener, frames, turn)[1] for turn in range(_WARM_UP))
-    return _MOVE_FACTOR * longest / 1e3
+    pair_ms = statistics.median(ready_pair(screener, frames, turn)[1] for turn in range(_WARM_UP))
+    return _MOVE_FACTOR * pair_ms / 1e3
 
 
 def _repeat(once: Callable[[int], Timed], seconds: float) -> Measured:

@@ -1,10 +1,9 @@
 """A backend behind one lock and one background thread: what a screener computes with.
 
 The engine's calls run one at a time, so that it never takes more threads than it was given,
-whoever asks. Where it has CPUs of its own, they run there, on a thread of its own, while the caller
-waits. `encode_later` returns at once and encodes on another such thread, which starts with the
-first such call; what waits for it is bounded by the exams that are open. Whatever a backend raises
-comes out as `EngineError`.
+whoever asks. `encode_later` returns at once and encodes on a thread of the screener's own, which
+starts with the first such call; what waits for it is bounded by the exams that are open. Whatever a
+backend raises comes out as `EngineError`.
 """
 
 from __future__ import annotations
@@ -21,7 +20,6 @@ import numpy as np
 from fundus_runtime.backends.protocol import Backend, EncodedEyes, Float32Array
 from fundus_runtime.errors import EngineError, ExamTimeoutError, FundusError
 from fundus_runtime.labels import Eye
-from fundus_runtime.own_thread import OwnThread
 
 __all__ = ["Encoding", "Engine", "ms_since"]
 
@@ -61,7 +59,7 @@ class Encoding:
         if tensor is None:
             return
         try:
-            encoded, self.encode_ms = engine.encode_in_background(tensor[None], [self._eye])
+            encoded, self.encode_ms = engine.encode(tensor[None], [self._eye])
             self.encoded = encoded
         except FundusError as error:
             self.error = error
@@ -79,14 +77,12 @@ class Engine:
 
     Args:
         backend: the engine's own interface.
-        settle: called once on each thread that is to call the backend, to keep it on its CPU; None
-            where callers' own threads may.
+        on_thread: called once on the background thread, before it encodes.
     """
 
-    def __init__(self, backend: Backend, *, settle: Callable[[], None] | None = None) -> None:
+    def __init__(self, backend: Backend, *, on_thread: Callable[[], None] | None = None) -> None:
         self._backend = backend
-        self._settle = settle
-        self._own = None if settle is None else OwnThread("fundus-engine", settle)
+        self._on_thread = on_thread
         self._one_at_a_time = threading.Lock()
         self._changing = threading.Lock()
         self._waiting: deque[Encoding] = deque()
@@ -95,20 +91,13 @@ class Engine:
         self._closed = False
 
     def encode(self, images: Float32Array, eyes: Sequence[Eye]) -> tuple[EncodedEyes, float]:
-        """Encode now; also how many milliseconds the encoder took.
+        """Encode now, on the calling thread; also how many milliseconds the encoder took.
 
         Raises:
             EngineError: the engine failed.
         """
         with self._one_at_a_time:
-            return self._run(lambda: self._encode(images, eyes))
-
-    def encode_in_background(
-        self, images: Float32Array, eyes: Sequence[Eye]
-    ) -> tuple[EncodedEyes, float]:
-        """The same for the background thread, which is settled itself."""
-        with self._one_at_a_time:
-            return self._encode(images, eyes)
+            return _timed("encoder", lambda: self._backend.encode(images, eyes))
 
     def fuse(
         self,
@@ -132,7 +121,7 @@ class Engine:
         if not self._one_at_a_time.acquire(timeout=-1 if timeout is None else max(timeout, 0.0)):
             raise ExamTimeoutError("the engine is busy with other exams; ask for the result again")
         try:
-            return self._run(lambda: _timed("head", lambda: self._backend.fuse(*features, *flags)))
+            return _timed("head", lambda: self._backend.fuse(*features, *flags))
         finally:
             self._one_at_a_time.release()
 
@@ -170,21 +159,13 @@ class Engine:
         if background is not None:
             background.shutdown(wait=True)
         with self._one_at_a_time:
-            if self._own is not None:
-                self._own.close()
             self._backend.close()
-
-    def _encode(self, images: Float32Array, eyes: Sequence[Eye]) -> tuple[EncodedEyes, float]:
-        return _timed("encoder", lambda: self._backend.encode(images, eyes))
-
-    def _run(self, call: Callable[[], _Answer]) -> _Answer:
-        return call() if self._own is None else self._own.run(call)
 
     def _start_draining(self) -> None:
         # an executor's thread ends with the interpreter, also where nobody closed the screener
         if self._background is None:
             self._background = ThreadPoolExecutor(
-                1, thread_name_prefix="fundus-encoder", initializer=self._settle
+                1, thread_name_prefix="fundus-encoder", initializer=self._on_thread
             )
         try:
             self._background.submit(self._drain)

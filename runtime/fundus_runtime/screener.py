@@ -94,10 +94,7 @@ class Screener:
             thresholds=gate_thresholds(gates),
             max_megapixels=max_megapixels,
         )
-        # of a GPU's one thread here only a CPU that was asked for is kept
-        cpus = settings.cpus if backend.threads > 1 else settings.affinity
-        settle = None if cpus is None else settings.pin_calling_thread
-        self._engine = Engine(backend, settle=settle)
+        self._engine = Engine(backend, on_thread=settings.pin_calling_thread)
         self._max_open_exams = max_open_exams
         self._changing = threading.Lock()
         # an exam that nobody holds any more is not open, though nobody closed it

@@ -2,7 +2,8 @@
 
 The graphs come as bytes that the bundle has verified. The provider is asked for by name and read
 back: an engine that runs elsewhere than it says is refused. On a GPU inputs and outputs are bound
-to device memory, and one caller is served at a time.
+to device memory, and one caller is served at a time; so it is on CPUs of its own, where a thread of
+its own computes while the caller waits.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from fundus_runtime.backends.protocol import (
 from fundus_runtime.backends.settings import EngineSettings, Provider, default_threads
 from fundus_runtime.errors import EngineError, UsageError
 from fundus_runtime.labels import Eye
+from fundus_runtime.own_thread import OwnThread
 
 __all__ = ["OnnxRuntimeBackend", "default_threads"]
 
@@ -79,13 +81,18 @@ class OnnxRuntimeBackend:
         self._class_count = class_count
         self._provider = provider
         self._threads = settings.thread_count if provider == "cpu" else 1
+        self._own = None
+        if provider == "cpu" and self._threads > 1:
+            settings = settings.with_own_cpus()
+            if settings.affinity is not None:
+                self._own = OwnThread("fundus-engine", settings.pin_calling_thread)
         sessions = _open_both({"encoder": encoder, "head": head}, provider, settings)
         self._inputs, self._outputs = require_interface(
             sessions["encoder"], sessions["head"], size=size, class_count=class_count
         )
         self._runs = {
-            "encoder": _run_of(sessions["encoder"], self._outputs, provider, settings),
-            "head": _run_of(sessions["head"], HEAD_OUTPUTS, provider, settings),
+            "encoder": _run_of(sessions["encoder"], self._outputs, provider, settings, self._own),
+            "head": _run_of(sessions["head"], HEAD_OUTPUTS, provider, settings, self._own),
         }
 
     @property
@@ -122,6 +129,8 @@ class OnnxRuntimeBackend:
     def close(self) -> None:
         """Free both sessions."""
         self._runs = {}
+        if self._own is not None:
+            self._own.close()
 
     def _run(
         self, graph: str, feeds: Mapping[str, Float32Array], outputs: Sequence[str]
@@ -162,10 +171,21 @@ def _open_both(
         return {graph: session.result() for graph, session in opening.items()}
 
 
-def _run_of(session: Any, outputs: Names, provider: Provider, settings: EngineSettings) -> Run:
+def _run_of(
+    session: Any,
+    outputs: Names,
+    provider: Provider,
+    settings: EngineSettings,
+    own: OwnThread | None,
+) -> Run:
     """How a session is run; a GPU's bindings serve one caller at a time."""
+
+    def compute(feeds: Mapping[str, Float32Array]) -> list[Float32Array]:
+        values: list[Float32Array] = session.run(list(outputs), dict(feeds))
+        return values
+
     if provider == "cpu":
-        return lambda feeds: session.run(list(outputs), dict(feeds))
+        return compute if own is None else lambda feeds: own.run(lambda: compute(feeds))
     bound, lock = BoundSession(session, outputs, device="cuda", index=settings.device), Lock()
 
     def run(feeds: Mapping[str, Float32Array]) -> list[Float32Array]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -95,26 +95,25 @@ class EngineSettings:
             return self.threads
         return default_threads() if self.affinity is None else len(self.affinity)
 
-    @property
-    def cpus(self) -> tuple[int, ...] | None:
-        """The CPU of each thread: those of `affinity`, or all where each thread can have one.
+    def with_own_cpus(self) -> EngineSettings:
+        """These settings; without an affinity, but with as many threads as CPUs, one for each.
 
         Threads that work in step lose milliseconds when the system wakes two of them on one CPU,
         which it does after a rest; with a CPU to spare it does not.
         """
-        if self.affinity is not None:
-            return self.affinity
         allowed = _allowed_cpus()
-        return tuple(sorted(allowed)) if len(allowed) == self.thread_count > 1 else None
+        if self.affinity is not None or not len(allowed) == self.thread_count > 1:
+            return self
+        return replace(self, threads=len(allowed), affinity=tuple(sorted(allowed)))
 
     def pin_calling_thread(self) -> None:
-        """Keep the calling thread on the first CPU of `cpus`; nothing where there are none.
+        """Keep the calling thread on the first CPU of `affinity`; nothing without one.
 
         For a thread of one's own that calls the engine; never for one of the host program. A CPU
         that was taken away meanwhile is a warning, since no exam should fail for it.
         """
-        if self.cpus is not None:
-            _keep_on(set(self.cpus[:1]))
+        if self.affinity is not None:
+            _keep_on(set(self.affinity[:1]))
 
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON values."""

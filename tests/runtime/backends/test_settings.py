@@ -7,13 +7,15 @@ import os
 import threading
 from pathlib import Path
 
+import numpy as np
+import onnxruntime
 import pytest
 
 from fundus_runtime.backends import settings as settings_module
 from fundus_runtime.backends.onnxruntime import OnnxRuntimeBackend
 from fundus_runtime.backends.settings import EngineSettings, default_threads
 from fundus_runtime.bundle import Bundle
-from fundus_runtime.errors import UsageError
+from fundus_runtime.errors import EngineError, UsageError
 from fundus_runtime.screener import Screener
 
 CPU = min(os.sched_getaffinity(0))
@@ -114,35 +116,37 @@ def test_threads_have_their_own_cpus_where_none_is_to_spare(
     monkeypatch, allowed: set[int], threads: int, cpus: tuple[int, ...] | None
 ) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: allowed)
-    assert EngineSettings(threads=threads).cpus == cpus
+    settings = EngineSettings(threads=threads)
+    assert settings.affinity is None
+    assert settings.with_own_cpus().affinity == cpus
 
 
 @pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs two CPUs")
-def test_the_engine_runs_on_its_own_cpus_and_no_caller_is_moved(shared_bundle, draw) -> None:
-    allowed, first = os.sched_getaffinity(0), CPU
-    settings = EngineSettings(threads=len(allowed))
+def test_an_engine_of_every_cpu_computes_on_its_own_and_moves_no_caller(
+    shared_bundle, monkeypatch
+) -> None:
+    allowed, seen = os.sched_getaffinity(0), []
     bundle = Bundle.open(shared_bundle)
-    graphs = bundle.manifest.graphs_for("cpu")
-    real = OnnxRuntimeBackend(
-        *bundle.graph_bytes(graphs), size=64, class_count=8, settings=settings
-    )
-    seen: list[set[int]] = []
+    graphs = bundle.graph_bytes(bundle.manifest.graphs_for("cpu"))
+    run = onnxruntime.InferenceSession.run
 
-    class Watched:
-        def __getattr__(self, name: str):
-            seen.append(os.sched_getaffinity(0))
-            return getattr(real, name)
+    def watched(self, *words):
+        seen.append(os.sched_getaffinity(0))
+        return run(self, *words)
 
-    point = bundle.manifest.operating_points.get()
-    with Screener(bundle, Watched(), graphs, point, settings=settings) as screener:
+    monkeypatch.setattr(onnxruntime.InferenceSession, "run", watched)
+    eyes = np.zeros((2, 3, 64, 64), np.float32)
+    for threads, cpus in ((len(allowed), {CPU}), (1, allowed)):
+        settings = EngineSettings(threads=threads)
+        backend = OnnxRuntimeBackend(*graphs, size=64, class_count=8, settings=settings)
         seen.clear()
-        screener.screen(draw("D", seed=1), draw("N", seed=2), color="rgb")
-        with screener.begin() as exam:
-            exam.add("left", draw("D", seed=1), color="rgb")
-            exam.add("right", draw("N", seed=2), color="rgb")
-            exam.result(timeout=30)
-        assert seen == [{first}] * 5
-    assert os.sched_getaffinity(0) == allowed
+        features = backend.encode(eyes, ["left", "right"]).features
+        backend.fuse(features[:1], features[1:], np.ones(1, "f"), np.ones(1, "f"))
+        backend.close()
+        assert seen == [cpus] * 2
+        assert os.sched_getaffinity(0) == allowed
+    with pytest.raises(EngineError, match="closed"):
+        backend.encode(eyes, ["left", "right"])
 
 
 def test_a_cpu_that_was_taken_away_is_a_warning_and_eyes_are_encoded(

@@ -10,7 +10,6 @@ this machine under `benchmarks/results`. The last line is the summary of both.
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import sys
 from collections.abc import Mapping, Sequence
@@ -19,7 +18,10 @@ from typing import Any
 
 from fundus_benchmarks.ratios.bars import Verdict, Worsening, against, judge, read_bars
 from fundus_benchmarks.results.kept import RESULTS, Run, kept_runs
-from fundus_benchmarks.results.run_file import machine_name
+from fundus_benchmarks.results.run_file import machine_name, read_part
+from fundus_runtime.commands.arguments import positive_number
+from fundus_runtime.commands.program import run_program
+from fundus_runtime.errors import UsageError
 
 _BARS = Path(__file__).with_name("bars.toml")
 
@@ -27,7 +29,11 @@ _BARS = Path(__file__).with_name("bars.toml")
 def main(argv: Sequence[str] | None = None) -> int:
     """Judge every bar and every figure that was kept before; the last line is the summary."""
     args = build_parser().parse_args(argv)
-    report = _measured(args.seconds) if args.report is None else json.loads(args.report.read_text())
+    return run_program("bench-check", lambda: _check(args), when_interrupted="nothing was judged")
+
+
+def _check(args: argparse.Namespace) -> int:
+    report = _measured(args.seconds) if args.report is None else _read(args.report)
     bars, figures = read_bars(args.bars), report["figures"]
     verdicts = judge(bars, figures)
     before = last_with_ratios(report, args.results)
@@ -61,8 +67,20 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--results", type=Path, default=RESULTS, metavar="DIR", help="what was kept (%(default)s)"
     )
-    parser.add_argument("--seconds", type=float, default=90.0, help="of timing a part, at least")
+    parser.add_argument(
+        "--seconds", type=positive_number, default=90.0, help="of timing a part, at least"
+    )
     return parser
+
+
+def _read(path: Path) -> Mapping[str, Any]:
+    try:
+        part = read_part(path)
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{path} cannot be judged: {error}") from error
+    if part["part"] != "ratios":
+        raise UsageError(f"{path} holds {part['part']}; give the ratios of runtime_speed.py")
+    return part
 
 
 def _measured(seconds: float) -> Mapping[str, Any]:

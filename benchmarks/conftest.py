@@ -11,6 +11,7 @@ answers is compared before it is timed; what cannot be had here is skipped, and 
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 import time
 from collections.abc import Callable
@@ -149,7 +150,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     part = new_part(
         "latency",
         rows,
-        command=f"pytest benchmarks{' --full' if settings['full'] else ''}",
+        command=shlex.join(["pytest", *config.invocation_params.args]),
         settings=settings,
         missing=config.stash[_MISSING],
     )

@@ -60,7 +60,11 @@ def _certify(args: argparse.Namespace, words: Sequence[str]) -> int:
         "faithfulness",
         rows,
         command=shlex.join(["python", "benchmarks/faithfulness.py", *words]),
-        settings={"patients": args.patients or "all", "split": "val"},
+        settings={
+            "patients": args.patients or "all",
+            "split": "val",
+            "data": None if data is None else data.name,
+        },
         missing=missing,
     )
     path = write_part(part, args.out or default_folder())

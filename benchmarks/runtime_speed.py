@@ -20,7 +20,9 @@ from typing import Any
 
 from fundus_benchmarks.ratios import suites
 from fundus_benchmarks.results.run_file import default_folder, new_part, write_part
+from fundus_runtime.commands.arguments import positive_number
 
+SECONDS = 90.0
 PARTS: dict[str, Callable[[float], suites.Part]] = {
     "preprocessing": suites.preprocessing,
     "paper": suites.paper,
@@ -52,11 +54,17 @@ def measure(parts: Sequence[str], seconds: float) -> dict[str, Any]:
     return new_part(
         "ratios",
         [],
-        command="python benchmarks/runtime_speed.py",
+        command=_command(parts, seconds),
         settings={"parts": list(parts), "seconds": seconds, "threads": suites.THREADS},
         figures=figures,
         timings_ms=timings,
     )
+
+
+def _command(parts: Sequence[str], seconds: float) -> str:
+    chosen = [] if list(parts) == list(PARTS) else [f"--part {name}" for name in parts]
+    asked = [] if seconds == SECONDS else [f"--seconds {seconds:g}"]
+    return " ".join(("python benchmarks/runtime_speed.py", *chosen, *asked))
 
 
 def table(report: dict[str, Any]) -> str:
@@ -75,7 +83,9 @@ def _parser() -> argparse.ArgumentParser:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--part", action="append", choices=tuple(PARTS), help="default: all")
-    parser.add_argument("--seconds", type=float, default=90.0, help="of timing a part, at least")
+    parser.add_argument(
+        "--seconds", type=positive_number, default=SECONDS, help="of timing a part, at least"
+    )
     parser.add_argument(
         "--out", type=Path, metavar="FOLDER", default=default_folder(), help="default: %(default)s"
     )

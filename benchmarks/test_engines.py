@@ -58,6 +58,15 @@ def test_head(timed, timed_model, engine):
     )
 
 
+def test_tensorrt_engine_alone(missing, timed_model):
+    """What a plan takes without the runtime around it, by TensorRT's own program."""
+    missing(
+        f"the TensorRT engine of {timed_model.model.name} alone, as trtexec times it",
+        "this suite does not run trtexec; time a plan of the device cache with trtexec "
+        "--loadEngine=PLAN --useCudaGraph --noDataTransfers beside the encoder's and head's rows",
+    )
+
+
 def _open(name, timed_model, threads, missing):
     settings = EngineSettings(threads=threads)
     bundle = timed_model.bundle

@@ -189,9 +189,10 @@ class Exam:
 
     def _put(self, place: ExamEye, prepared: PreparedEye) -> None:
         """Take an eye's latest photograph, and encode it if the gates let it pass."""
+        likeness = self._likeness_with(place.eye, prepared)
         former, encoding = place.encoding, None
         if prepared.tensor is not None:
-            # first, because the exam stays as it was where the engine does not take the eye
+            # before anything changes: where the engine does not take the eye, the exam is as it was
             encoding = self._engine.encode_later(prepared.tensor, place.eye, self._wake)
         place.prepared, place.encoding = replace(prepared, tensor=None), encoding
         if former is not None:
@@ -199,11 +200,13 @@ class Exam:
         # of two eyes with the same photograph the later one is refused, whichever that is
         for one in self._eyes.values():
             one.repeats = False
-        self._likeness = self._compare()
+        self._likeness = likeness
         place.repeats = self._likeness is not None and not self._likeness.passed
 
-    def _compare(self) -> GateFigure | None:
-        left, right = (self._eyes[eye].prepared for eye in EYES)
+    def _likeness_with(self, eye: Eye, prepared: PreparedEye) -> GateFigure | None:
+        """Of an eye's latest photograph and the other eye's; None where there is none of it."""
+        known = {**{each: place.prepared for each, place in self._eyes.items()}, eye: prepared}
+        left, right = (known[each] for each in EYES)
         return None if left is None or right is None else self._preparer.likeness(left, right)
 
     def _ready(self) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
+from threading import Lock
 from typing import TypeVar
 
 __all__ = ["OwnThread"]
@@ -25,19 +26,21 @@ class OwnThread:
 
     def __init__(self, name: str, on_start: Callable[[], None]) -> None:
         self._executor = ThreadPoolExecutor(1, thread_name_prefix=name, initializer=on_start)
+        self._one_at_a_time = Lock()
 
     def run(self, call: Callable[[], _Value]) -> _Value:
         """What a call returns, or raises; it has ended when this returns, however that is."""
-        try:
-            running = self._executor.submit(call)
-        except RuntimeError:  # no more threads, or closed
-            self._executor.shutdown(cancel_futures=True)
-            return call()
-        try:
-            return running.result()
-        finally:
-            # an interrupted wait must not leave the call behind with what its caller owns
-            wait((running,))
+        with self._one_at_a_time:
+            try:
+                running = self._executor.submit(call)
+            except RuntimeError:  # no more threads, or closed
+                self._executor.shutdown(cancel_futures=True)
+                return call()
+            try:
+                return running.result()
+            finally:
+                # an interrupted wait must not leave the call behind with what its caller owns
+                wait((running,))
 
     def close(self) -> None:
         """End the thread after what it has begun; later calls run on the calling thread."""

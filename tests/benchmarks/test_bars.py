@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
 
 import bench_check
 from fundus_benchmarks.ratios.bars import Bar, judge, read_bars
+from fundus_benchmarks.results.run_file import new_part, write_part
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 TEXT = """
@@ -70,12 +70,24 @@ def test_the_command_fails_when_a_bar_is_missed_and_ends_with_the_summary(
     ratio: float,
     status: int,
 ) -> None:
-    report = tmp_path / "run.json"
-    report.write_text(json.dumps({"figures": {"resize_ratio": ratio, "memory_mb": 100}}))
-    assert bench_check.main(["--report", str(report), "--bars", str(bars_file)]) == status
+    figures = {"resize_ratio": ratio, "memory_mb": 100}
+    report = write_part(new_part("ratios", [], command="test", figures=figures), tmp_path)
+    words = ["--report", str(report), "--bars", str(bars_file), "--results", str(tmp_path)]
+    assert bench_check.main(words) == status
     last = capsys.readouterr().out.splitlines()[-1]
     assert last.startswith("2 of 2" if status == 0 else "1 of 2")
     assert ("resize_ratio" in last) == bool(status)
+
+
+@pytest.mark.parametrize("content", [None, "{", '{"figures": {}}'])
+def test_what_is_no_run_is_an_error_in_words(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str | None
+) -> None:
+    report = tmp_path / "run.json"
+    if content is not None:
+        report.write_text(content)
+    assert bench_check.main(["--report", str(report)]) == 2
+    assert "cannot be judged" in capsys.readouterr().err
 
 
 def test_every_bar_of_the_product_is_a_figure_of_the_suites() -> None:

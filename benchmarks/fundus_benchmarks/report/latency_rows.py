@@ -32,7 +32,6 @@ _PACKAGES = {
     "ONNX Runtime": "onnxruntime",
     "OpenVINO": "openvino",
     "TensorRT": "tensorrt",
-    "trtexec": "tensorrt",
     "OpenCV": "opencv-python-headless",
     "simplejpeg": "simplejpeg",
 }
@@ -52,11 +51,10 @@ STAGE_NAMES = {
 }
 WHOLES = ("pair", "second_eye", "retake", "first_result")
 # What a whole waits for, one after the other, and how often: a pair's eyes are prepared one by one.
-# A second eye's gates judge beside its encoder.
 PARTS_OF = {
     "pair": {"preprocessing": 2, "gates": 2, "encoder_2": 1, "head": 1},
-    "second_eye": {"preprocessing": 1, "encoder_1": 1, "head": 1},
-    "retake": {"preprocessing": 1, "encoder_1": 1, "head": 1},
+    "second_eye": {"preprocessing": 1, "gates": 1, "encoder_1": 1, "head": 1},
+    "retake": {"preprocessing": 1, "gates": 1, "encoder_1": 1, "head": 1},
 }
 _SAME = ("model", "dialect", "backend", "provider", "threads")
 

@@ -1,9 +1,9 @@
 """How an engine uses the machine: threads, cores, waiting, memory, warm-up.
 
-The defaults are for a robot that has other work to do: a core is left to it, nothing of ours runs
-between two photographs, and no thread of the host program is moved. A screener has one budget of
-`threads`: an engine's run takes all of them, the calling one counted; preparing an eye takes the
-calling one.
+The defaults are for a robot that has other work to do: from three cores on one is left to it,
+nothing of ours runs between two photographs, and no thread of the host program is moved. A screener
+has one budget of `threads`: an engine's run takes all of them; preparing an eye takes the calling
+one alone.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class EngineSettings:
     Attributes:
         threads: within one operator on the CPU; None for `default_threads()`.
         affinity: numbers of the logical CPUs, as the system counts them, one for each thread; the
-            first is for whichever thread calls the engine, the others for the engine's own. None
+            first is for the thread that runs the engine, the others for the engine's own. None
             gives each its own where there are as many threads as CPUs, and else leaves them where
             the system puts them. It needs `threads`, or sets it.
         spinning: `while_running` lets threads spin between two operators of one run and sleep when

@@ -51,7 +51,7 @@ def measure_first_result(
         right: likewise.
 
     Raises:
-        EngineError: the process failed, or took longer than five minutes.
+        EngineError: the process failed, refused an eye, or took longer than five minutes.
     """
     with tempfile.TemporaryDirectory() as folder:
         paths = [str(Path(folder, f"{name}.npy")) for name in ("left", "right")]
@@ -76,6 +76,11 @@ def measure_first_result(
     if done.returncode != 0:
         raise EngineError(f"a fresh process gave no result: {done.stderr.strip()[-500:]}")
     answer = json.loads(done.stdout)
+    if answer["refused"]:
+        raise EngineError(
+            f"a fresh process graded only some eyes ({', '.join(answer['refused'])}): there is "
+            "nothing to measure; give photographs that pass the gates"
+        )
     return FirstResult(1e3 * (answer["monotonic_s"] - start), answer["peak_mb"])
 
 
@@ -83,11 +88,15 @@ def main(argv: Sequence[str]) -> int:
     """The fresh process: two .npy files, and a subject in JSON."""
     left, right, subject = argv
     with Subject.from_json(subject).open() as screener:
-        screener.screen(np.load(left), np.load(right), color="rgb")
+        result = screener.screen(np.load(left), np.load(right), color="rgb")
         finished = time.monotonic()
         from fundus_runtime.latency.machine import memory_mb
 
-        print(json.dumps({"monotonic_s": finished, "peak_mb": memory_mb()["peak"]}))
+        refused = [
+            f"{eye.eye} {eye.reason}" for eye in (result.left, result.right) if eye.status != "ok"
+        ]
+        answer = {"monotonic_s": finished, "peak_mb": memory_mb()["peak"], "refused": refused}
+        print(json.dumps(answer))
     return 0
 
 

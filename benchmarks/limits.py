@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fundus_benchmarks.results.run_file import default_folder, new_part, write_part
+from fundus_runtime.commands.arguments import positive_integer, positive_number
 
 if TYPE_CHECKING:
     from fundus_benchmarks.limits.gpu_peaks import GpuPeaks
@@ -67,9 +68,14 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--model", action="append", choices=_MODELS, help="default: both")
     parser.add_argument(
-        "--seconds", type=_positive, default=_SECONDS, help="of measuring (default: %(default)s)"
+        "--seconds",
+        type=positive_number,
+        default=_SECONDS,
+        help="of measuring (default: %(default)s)",
     )
-    parser.add_argument("--threads", type=_count, help="default: as many as the runtime takes")
+    parser.add_argument(
+        "--threads", type=positive_integer, help="default: as many as the runtime takes"
+    )
     parser.add_argument(
         "--out",
         type=Path,
@@ -152,20 +158,6 @@ def _line(row: Mapping[str, Any]) -> str:
         f"{row['weight_bytes'] / 1e6:8.2f} {row['activation_bytes'] / 1e6:8.2f} {least} "
         f"{row['least_ms_bytes']:8.2f} {row['limit_ms']:8.2f}"
     )
-
-
-def _positive(text: str) -> float:
-    value = float(text)
-    if not value > 0:
-        raise argparse.ArgumentTypeError(f"{text} is not above 0")
-    return value
-
-
-def _count(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not at least 1")
-    return value
 
 
 if __name__ == "__main__":

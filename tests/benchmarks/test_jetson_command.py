@@ -96,6 +96,18 @@ def test_a_board_that_is_not_described_is_no_jetson(
     assert "it has no " + str(tmp_path / "none") in said.err
 
 
+def _printed(code: str) -> str:
+    """By a fresh interpreter, which has imported nothing yet."""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=ROOT / "benchmarks",
+    )
+    return done.stdout.strip()
+
+
 def test_the_command_needs_what_the_runtime_needs() -> None:
     code = (
         "import sys, jetson\n"
@@ -103,26 +115,12 @@ def test_the_command_needs_what_the_runtime_needs() -> None:
         "from fundus_benchmarks.results import run_file\n"
         f"print(sorted(set({NOT_ON_A_ROBOT!r}) & set(sys.modules)))"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        capture_output=True,
-        text=True,
-        check=True,
-        cwd=ROOT / "benchmarks",
-    )
-    assert done.stdout.strip() == "[]"
+    assert _printed(code) == "[]"
 
 
 def test_help_imports_nothing_heavy() -> None:
     code = "import sys, jetson\nprint('numpy' in sys.modules)"
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        capture_output=True,
-        text=True,
-        check=True,
-        cwd=ROOT / "benchmarks",
-    )
-    assert done.stdout.strip() == "False"
+    assert _printed(code) == "False"
 
 
 def test_plans_of_tensorrt_are_the_default() -> None:

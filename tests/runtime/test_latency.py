@@ -101,6 +101,12 @@ def test_a_fresh_process_that_hangs_is_a_typed_error(
         measure_first_result(Subject(str(shared_bundle)), frame, frame)
 
 
+def test_a_fresh_process_that_refuses_an_eye_gives_no_figure(shared_bundle: Path) -> None:
+    black = np.zeros((64, 64, 3), np.uint8)
+    with pytest.raises(EngineError, match="only some eyes .left .*right .*photographs that pass"):
+        measure_first_result(Subject(str(shared_bundle)), black, black)
+
+
 def test_peak_memory_is_at_least_what_is_resident() -> None:
     memory = memory_mb()
     assert memory["peak"] is not None

@@ -125,19 +125,30 @@ def timed(benchmark: Any, request: pytest.FixtureRequest, threads: int) -> Calla
         benchmark.extra_info.update(row)
         benchmark.pedantic(call, setup=rested, rounds=rounds)
         if benchmark.stats is not None:  # --benchmark-disable runs each once, untimed
-            row = {**_PLAIN, "threads": threads, **row}
-            request.config.stash[_ROWS].append({**row, **_times(benchmark.stats.stats.data)})
+            times_ms = [1e3 * value for value in benchmark.stats.stats.data]
+            _keep(request.config, times_ms, {"threads": threads, **row})
 
     return measure
+
+
+@pytest.fixture
+def timed_elsewhere(request: pytest.FixtureRequest) -> Callable[..., None]:
+    """Keep times in ms that another program took by itself as a row of the part `latency`."""
+
+    def keep(times_ms: list[float], **row: Any) -> None:
+        if not request.config.getoption("benchmark_disable"):
+            _keep(request.config, times_ms, row)
+
+    return keep
 
 
 _PLAIN = {"model": None, "contender": "runtime", "backend": None, "provider": None, "dialect": None}
 
 
-def _times(seconds: list[float]) -> dict[str, float]:
+def _keep(config: pytest.Config, times_ms: list[float], row: dict[str, Any]) -> None:
     from fundus_runtime.latency.timing import Timing
 
-    return Timing.of([1e3 * value for value in seconds]).to_dict()
+    config.stash[_ROWS].append({**_PLAIN, **row, **Timing.of(times_ms).to_dict()})
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

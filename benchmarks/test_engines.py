@@ -2,19 +2,34 @@
 
 from __future__ import annotations
 
+from contextlib import closing
+
 import numpy as np
 import pytest
 
 from fundus_benchmarks.contenders.agreement import BF16_TOLERANCE, FP32_TOLERANCE, INT8_TOLERANCE
+from fundus_benchmarks.contenders.trtexec import (
+    TrtexecError,
+    find_trtexec,
+    input_shapes,
+    time_plan,
+)
 from fundus_runtime.backends.onnxruntime import OnnxRuntimeBackend
 from fundus_runtime.backends.open import open_engine
+from fundus_runtime.backends.open_plans import open_plans
 from fundus_runtime.backends.settings import EngineSettings
 from fundus_runtime.errors import BundleError, EngineError
 from fundus_runtime.labels import EYES
+from fundus_runtime.plans import GRAPHS
 
 PRESENT = np.ones(1, np.float32)
-# FP16 keeps three more bits than BF16.
-TOLERANCES = {"fp32": FP32_TOLERANCE, "fp16": BF16_TOLERANCE, "int8": INT8_TOLERANCE}
+# FP16 and TF32 keep three more bits than BF16.
+TOLERANCES = {
+    "fp32": FP32_TOLERANCE,
+    "tf32": BF16_TOLERANCE,
+    "fp16": BF16_TOLERANCE,
+    "int8": INT8_TOLERANCE,
+}
 ENGINES = ("cpu int8-cpu", "cpu fp32", "cuda", "tensorrt plans")
 
 
@@ -58,13 +73,55 @@ def test_head(timed, timed_model, engine):
     )
 
 
-def test_tensorrt_engine_alone(missing, timed_model):
+@pytest.fixture(scope="session")
+def plans(timed_model, missing):
+    """Plans of this device that answered as they should, trtexec, and their rows."""
+    what = f"the TensorRT engine of {timed_model.model.name} alone, as trtexec times it"
+    try:
+        found, backend = open_plans(timed_model.bundle, EngineSettings())
+        with closing(backend):
+            verified = timed_model.verify(
+                "tensorrt plans",
+                lambda eyes: _logits_of(backend, eyes),
+                TOLERANCES[found.key.precision],
+            )
+        program = find_trtexec()
+    except (EngineError, BundleError, TrtexecError) as error:
+        missing(what, error)
+    verified = f"by the runtime, from the same plans: {verified}"
+    return what, program, found, row_of_trtexec(timed_model.model.name, found.key.dialect, verified)
+
+
+def row_of_trtexec(model, dialect, verified):
+    """No peer, whose times would tell of the host: the plan is the product's own."""
+    return {
+        "model": model,
+        "contender": f"trtexec {dialect}",
+        "backend": "trtexec",
+        "provider": "tensorrt",
+        "dialect": dialect,
+        "threads": 1,
+        "verified": verified,
+    }
+
+
+@pytest.mark.parametrize(("graph", "batch"), [("encoder", 1), ("encoder", 2), ("head", 1)])
+def test_tensorrt_engine_alone(timed_elsewhere, request, timed_model, missing, plans, graph, batch):
     """What a plan takes without the runtime around it, by TensorRT's own program."""
-    missing(
-        f"the TensorRT engine of {timed_model.model.name} alone, as trtexec times it",
-        "this suite does not run trtexec; time a plan of the device cache with trtexec "
-        "--loadEngine=PLAN --useCudaGraph --noDataTransfers beside the encoder's and head's rows",
-    )
+    what, program, found, row = plans
+    pair = timed_model.bundle.manifest.graphs[found.key.dialect]
+    graphs = dict(zip(GRAPHS, timed_model.bundle.graph_bytes(pair), strict=True))
+    try:
+        times_ms = time_plan(
+            program,
+            getattr(found, graph),
+            input_shapes(graphs[graph], batch),
+            seconds=request.config.getoption("seconds"),
+        )
+    except TrtexecError as error:
+        missing(what, error)
+    stage = "head" if graph == "head" else f"{graph}_{batch}"
+    timed_elsewhere(times_ms, stage=stage, **row)
 
 
 def _open(name, timed_model, threads, missing):

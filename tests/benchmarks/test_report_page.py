@@ -154,6 +154,17 @@ def test_a_first_run_has_nothing_to_be_compared_with(page: str) -> None:
     assert "No earlier run with latencies is kept for this machine." in page
 
 
+def test_plans_alone_stand_beside_the_product_and_are_explained(page: str) -> None:
+    part = drawn_parts()["latency"]
+    named = {"contender": "trtexec int8-trt", "backend": "trtexec", "provider": "tensorrt"}
+    row = {**part["rows"][-1], **named, "model": "edge", "stage": "encoder_1", "threads": 1}
+    part["rows"].append({**row, "dialect": "int8-trt", **times_of(0.093, count=9000)})
+    text = _Elements(_page([part])).text
+    assert "trtexec int8-trt, tensorrt" in text
+    assert "runs the same TensorRT plans with nothing around them" in text
+    assert "trtexec" not in _Elements(page).text
+
+
 def test_a_jetsons_minutes_are_shown() -> None:
     page = _page([drawn_part("jetson", [_jetson_row()])])
     text = _Elements(page).text

@@ -70,7 +70,7 @@ def is_peer(row: Row) -> bool:
 
 
 def package_of(contender: str) -> str | None:
-    """The package that a peer is made of; None for the product and its reference."""
+    """The package that a peer is made of; None for the product, its reference and its plans."""
     found = (package for name, package in _PACKAGES.items() if contender.startswith(name))
     return next(found, None)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from fundus_benchmarks.ratios.bars import Bar, judge
@@ -64,6 +64,7 @@ def latency_section(run: Run) -> Section:
         (
             "Each contender's output was verified before it was timed, as its row says. "
             "Peers are fed by the preprocessing that their users would write with OpenCV.",
+            *_about_trtexec(rows),
         ),
         tuple(plot for plot in plots if plot is not None),
         tuple(table for table in tables if table.lines),
@@ -126,6 +127,15 @@ def _turns_table(timings: Mapping[str, Row]) -> Table:
             for name, one in timings.items()
         ),
     )
+
+
+def _about_trtexec(rows: Sequence[Row]) -> Iterator[str]:
+    if any(row.get("backend") == "trtexec" for row in rows):
+        yield (
+            "trtexec runs the same TensorRT plans with nothing around them, back to back and with "
+            "their inputs on the GPU already; what the product's rows take beyond that is copying, "
+            "the runtime, and a GPU that rested before each run."
+        )
 
 
 def _latency_table(model: str | None, rows: Sequence[Row]) -> Table:

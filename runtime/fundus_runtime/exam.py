@@ -173,7 +173,6 @@ class Exam:
             # before the engine starts: where that takes every core, it and the gates would wait for
             # each other
             prepared = self._preparer.frame(eye, frame, color=color)
-            self._preparer.find_structure(prepared)
             with self._change:
                 self._require_open()
                 self._put(place, prepared)

@@ -7,7 +7,7 @@ on the calling one: slower perhaps, and the same.
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from threading import Lock
 from typing import TypeVar
 
@@ -28,14 +28,18 @@ class OwnThread:
         self._executor = ThreadPoolExecutor(1, thread_name_prefix=name, initializer=on_start)
         self._one_at_a_time = Lock()
 
+    def begin(self, call: Callable[[], _Value]) -> Future[_Value]:
+        """Start a call that its caller waits for before beginning another one."""
+        try:
+            return self._executor.submit(call)
+        except RuntimeError:  # no more threads, or closed
+            self._executor.shutdown(cancel_futures=True)
+            return _done(call)
+
     def run(self, call: Callable[[], _Value]) -> _Value:
         """What a call returns, or raises; it has ended when this returns, however that is."""
         with self._one_at_a_time:
-            try:
-                running = self._executor.submit(call)
-            except RuntimeError:  # no more threads, or closed
-                self._executor.shutdown(cancel_futures=True)
-                return call()
+            running = self.begin(call)
             try:
                 return running.result()
             finally:
@@ -45,3 +49,12 @@ class OwnThread:
     def close(self) -> None:
         """End the thread after what it has begun; later calls run on the calling thread."""
         self._executor.shutdown()
+
+
+def _done(call: Callable[[], _Value]) -> Future[_Value]:
+    future: Future[_Value] = Future()
+    try:
+        future.set_result(call())
+    except BaseException as error:
+        future.set_exception(error)
+    return future

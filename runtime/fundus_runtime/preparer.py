@@ -129,6 +129,8 @@ class EyePreparer:
         gates = judge(
             frame, FieldOfView(**disc), self._thresholds, declared_eye=prepared.eye, color=color
         )
+        if gates.usable:
+            _ = gates.fingerprint.structure  # now, so that nobody waits for it in `likeness`
         judged = replace(
             prepared,
             gates=gates,
@@ -170,11 +172,6 @@ class EyePreparer:
             hint=pair.hint if same else None,
             meaning=LIKENESS_MEANING,
         )
-
-    def find_structure(self, prepared: PreparedEye) -> None:
-        """Compute what `likeness` takes of one eye, so that nobody waits for it later."""
-        if prepared.gates is not None and prepared.usable:
-            _ = prepared.gates.fingerprint.structure
 
     def _require_size(self, frame: object) -> None:
         if not isinstance(frame, np.ndarray) or frame.ndim < 2:

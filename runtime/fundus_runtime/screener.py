@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -38,6 +38,7 @@ from fundus_runtime.photograph import DEFAULT_MAX_MEGAPIXELS
 from fundus_runtime.prepared import PreparedEye
 from fundus_runtime.preparer import ColorOrder, EyePreparer
 from fundus_runtime.result import BundleIdentity, EngineIdentity, ExamResult
+from fundus_runtime.side_by_side import SideBySide
 from fundus_runtime.warm_up import warm_up
 
 __all__ = ["BACKENDS", "DEFAULT_MAX_OPEN_EXAMS", "Screener"]
@@ -94,6 +95,7 @@ class Screener:
             thresholds=gate_thresholds(gates),
             max_megapixels=max_megapixels,
         )
+        self._both_eyes = SideBySide("fundus-eye", settings)
         self._engine = Engine(backend, on_thread=settings.pin_calling_thread)
         self._max_open_exams = max_open_exams
         self._changing = threading.Lock()
@@ -155,9 +157,13 @@ class Screener:
                 max_megapixels=max_megapixels,
                 max_open_exams=max_open_exams,
             )
-            warm_up(screener._preparer)
         except BaseException:
             engine.backend.close()
+            raise
+        try:
+            warm_up(screener._preparer, screener._both_eyes)
+        except BaseException:
+            screener.close()
             raise
         return screener
 
@@ -203,6 +209,7 @@ class Screener:
             exams = list(self._open_exams)
         for exam in exams:
             exam.end("lost its screener, which was closed")
+        self._both_eyes.close()
         self._engine.close()
 
     def __enter__(self) -> Screener:
@@ -242,7 +249,7 @@ class Screener:
         *,
         color: ColorOrder,
     ) -> ExamResult:
-        """Screen a ready pair of frames.
+        """Screen a ready pair of frames; each eye is prepared on a thread of its own.
 
         Args:
             left: the left eye, uint8 (height, width, 3), or None where it is absent.
@@ -253,8 +260,9 @@ class Screener:
             ImageError: an array is not such a frame, or too large.
             EngineError: the engine failed; there is no result.
         """
-        return self.screen_prepared(
-            self.prepare("left", left, color=color), self.prepare("right", right, color=color)
+        return self._screen_both(
+            lambda: self.prepare("left", left, color=color),
+            lambda: self.prepare("right", right, color=color),
         )
 
     def screen_files(self, left: str | Path | None, right: str | Path | None) -> ExamResult:
@@ -264,8 +272,8 @@ class Screener:
             ImageError: a file cannot be used.
             EngineError: the engine failed; there is no result.
         """
-        return self.screen_prepared(
-            self.prepare_file("left", left), self.prepare_file("right", right)
+        return self._screen_both(
+            lambda: self.prepare_file("left", left), lambda: self.prepare_file("right", right)
         )
 
     def prepare(
@@ -293,6 +301,11 @@ class Screener:
             EngineError: the engine failed; there is no result.
         """
         return screen_pair(self._preparer, self._engine, self._grader, left, right)
+
+    def _screen_both(
+        self, left: Callable[[], PreparedEye], right: Callable[[], PreparedEye]
+    ) -> ExamResult:
+        return self.screen_prepared(*self._both_eyes.run(left, right))
 
     def _release(self, exam: Exam) -> None:
         with self._changing:

@@ -1,4 +1,4 @@
-"""Prepares a drawn eye before the first exam, so that the first exam is not slower."""
+"""Prepares drawn eyes before the first exam, so that the first exam is not slower."""
 
 from __future__ import annotations
 
@@ -6,13 +6,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fundus_runtime.preparer import EyePreparer
+from fundus_runtime.side_by_side import SideBySide
 
 __all__ = ["warm_up"]
 
 
-def warm_up(preparer: EyePreparer) -> None:
-    """Take a drawn eye through preprocessing and gates."""
-    preparer.frame("left", _drawn_disc(), color="rgb")
+def warm_up(preparer: EyePreparer, both: SideBySide) -> None:
+    """Take a drawn pair through preprocessing and gates, on the threads that a pair takes."""
+    frame = _drawn_disc()
+    both.run(
+        lambda: preparer.frame("left", frame, color="rgb"),
+        lambda: preparer.frame("right", frame, color="rgb"),
+    )
 
 
 def _drawn_disc() -> NDArray[np.uint8]:

@@ -230,8 +230,9 @@ def test_number_of_threads_out_of_range_is_refused(threads: Any) -> None:
         NativePreprocessor(SMALL, threads=threads)
 
 
-def test_calls_from_several_threads_do_not_mix() -> None:
-    native = NativePreprocessor(SMALL, threads=2)
+@pytest.mark.parametrize("threads", [1, 2])
+def test_calls_from_several_threads_do_not_mix(threads: int) -> None:
+    native = NativePreprocessor(SMALL, threads=threads)
     frames = [textured(200, 240, (120, 100), 60 + 10 * k, seed=k) for k in range(4)]
     expected = [native.prepare(frame, color="rgb").tensor for frame in frames]
     wrong: list[int] = []

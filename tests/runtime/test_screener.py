@@ -55,6 +55,27 @@ def test_both_eyes_count(screener, draw) -> None:
     assert 0.2 < result.probabilities["D"] < 0.8
 
 
+def test_a_ready_pair_is_prepared_on_two_threads_and_graded_alike(
+    screener, shared_bundle, draw, monkeypatch
+) -> None:
+    frames = {"left": draw("D", seed=1), "right": draw("N", seed=2), "color": "rgb"}
+    expected = without_times(screener.screen(**frames))
+    places: dict[str, int] = {}
+    prepare = EyePreparer.frame
+
+    def noted(self, eye, *args, **options):
+        places[eye] = threading.get_ident()
+        return prepare(self, eye, *args, **options)
+
+    with Screener.open(shared_bundle, threads=2) as two:
+        monkeypatch.setattr(EyePreparer, "frame", noted)
+        result = without_times(two.screen(**frames))
+    assert len({*places.values(), threading.get_ident()}) == 3
+    assert result["engine"].pop("threads") == 2
+    assert expected["engine"].pop("threads") == 1
+    assert result == expected
+
+
 @pytest.mark.parametrize("absent", ["left", "right"])
 def test_one_eye_alone_is_screened_but_never_normal(screener, draw, absent) -> None:
     frames = {"left": draw("N"), "right": draw("N"), absent: None}

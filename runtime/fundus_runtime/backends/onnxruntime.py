@@ -84,7 +84,7 @@ class OnnxRuntimeBackend:
         self._own = None
         if provider == "cpu" and self._threads > 1:
             settings = settings.with_own_cpus()
-            if settings.affinity is not None:
+            if settings.affinity:
                 self._own = OwnThread("fundus-engine", settings.pin_calling_thread)
         sessions = _open_both({"encoder": encoder, "head": head}, provider, settings)
         self._inputs, self._outputs = require_interface(

@@ -137,7 +137,7 @@ def _entries(provider: Provider, settings: EngineSettings, threads: int) -> dict
         # on busy cores a thread gives way to the one that it waits for, and that loading a graph
         # spins next to nothing. Older versions overlook the bound.
         entries["session.intra_op.spin_duration_us"] = _SPIN_US
-    if settings.affinity is not None and threads > 1:
+    if settings.affinity and threads > 1:
         # for all threads but the calling one; it counts CPUs from 1, the system from 0
         others = settings.affinity[1:]
         entries["session.intra_op_thread_affinities"] = ";".join(str(cpu + 1) for cpu in others)

@@ -2,8 +2,8 @@
 
 The defaults are for a robot that has other work to do: from three cores on one is left to it,
 nothing of ours runs between two photographs, and no thread of the host program is moved. A screener
-has one budget of `threads`: an engine's run takes all of them; preparing an eye takes the calling
-one alone.
+has one budget of `threads`: an engine's run takes all of them, preparing a ready pair takes one for
+each eye, and preparing an eye of an exam takes the calling one alone.
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ class EngineSettings:
         threads: within one operator on the CPU; None for `default_threads()`.
         affinity: numbers of the logical CPUs, as the system counts them, one for each thread; the
             first is for the thread that runs the engine, the others for the engine's own. None
-            gives each its own where there are as many threads as CPUs, and else leaves them where
-            the system puts them. It needs `threads`, or sets it.
+            gives each its own where there are as many threads as CPUs; there as elsewhere an empty
+            one leaves them where the system puts them. CPUs need `threads`, or set it.
         spinning: `while_running` lets threads spin between two operators of one run and sleep when
             it returns: fastest where the cores are free. `never` makes them sleep at once: better
             where other programs keep all cores busy. On a GPU: how a thread waits for it.
@@ -85,7 +85,7 @@ class EngineSettings:
         _require_one_of("spinning", self.spinning, get_args(Spinning))
         if self.precision is not None:
             _require_one_of("precision", self.precision, PRECISIONS)
-        if self.affinity is not None:
+        if self.affinity:
             self._require_affinity(self.affinity)
 
     @property
@@ -93,7 +93,7 @@ class EngineSettings:
         """Threads of one run: as asked for, as many as `affinity` names, or the default."""
         if self.threads is not None:
             return self.threads
-        return default_threads() if self.affinity is None else len(self.affinity)
+        return len(self.affinity) if self.affinity else default_threads()
 
     def with_own_cpus(self) -> EngineSettings:
         """These settings; without an affinity, but with as many threads as CPUs, one for each.
@@ -106,14 +106,14 @@ class EngineSettings:
             return self
         return replace(self, threads=len(allowed), affinity=tuple(sorted(allowed)))
 
-    def pin_calling_thread(self) -> None:
-        """Keep the calling thread on the first CPU of `affinity`; nothing without one.
+    def pin_calling_thread(self, place: int = 0) -> None:
+        """Keep the calling thread on one CPU of `affinity`, the first; nothing without one.
 
         For a thread of one's own that calls the engine; never for one of the host program. A CPU
         that was taken away meanwhile is a warning, since no exam should fail for it.
         """
-        if self.affinity is not None:
-            _keep_on(set(self.affinity[:1]))
+        if self.affinity:
+            _keep_on(set(self.affinity[place : place + 1]))
 
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON values."""
@@ -122,7 +122,7 @@ class EngineSettings:
 
     def _require_affinity(self, cpus: tuple[int, ...]) -> None:
         allowed = _allowed_cpus()
-        if len(set(cpus)) != len(cpus) or not cpus or (allowed and not set(cpus) <= allowed):
+        if len(set(cpus)) != len(cpus) or (allowed and not set(cpus) <= allowed):
             raise UsageError(
                 f"affinity names the CPUs {list(cpus)}, expected different ones of those that this "
                 f"process may use: {sorted(allowed)}"

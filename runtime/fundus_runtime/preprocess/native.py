@@ -38,12 +38,13 @@ _TENSOR_TYPES = (np.dtype(np.float32), np.dtype(np.float16))
 class NativePreprocessor:
     """Prepares photographs by one spec; keeps its working memory from call to call.
 
-    Calls from several threads are safe and wait for each other, without the interpreter's lock.
-    With more than one thread of its own it does not outlive a `fork`: make it after.
+    Calls from several threads are safe and run side by side, without the interpreter's lock; each
+    has working memory to itself, of which as much is kept as was ever needed at once. With more
+    than one thread of its own it does not outlive a `fork`: make it after.
 
     Args:
         spec: what to do.
-        threads: how many threads share the resampling, 1 to 256.
+        threads: how many threads share the resampling of one call, 1 to 256.
 
     Raises:
         UsageError: `threads` is out of range.

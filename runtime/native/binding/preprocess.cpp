@@ -4,8 +4,11 @@
 
 #include <nanobind/ndarray.h>
 
+#include <memory>
 #include <mutex>
 #include <string_view>
+#include <utility>
+#include <vector>
 
 #include "frame.hpp"
 #include "fundus/preprocessor.hpp"
@@ -53,48 +56,77 @@ fundus::EyeBuffers buffers_of(const Bytes& image, const Bytes& mask, int size) {
   return {image.data(), mask.data()};
 }
 
-// Calls from several threads wait for each other, without the interpreter's lock.
+// Calls from several threads run side by side, without the interpreter's lock, each with a
+// preprocessor to itself. As many are kept as were ever needed at once.
 class SharedPreprocessor {
  public:
   SharedPreprocessor(const fundus::PreprocessSpec& spec, int threads, fundus::KernelSet kernels)
-      : preprocessor_(spec, threads, kernels) {}
+      : spec_(spec), threads_(threads), kernels_(kernels) {
+    give_back(make());
+  }
 
   nb::tuple crop(const Frame& frame, std::string_view color, const Bytes& image,
                  const Bytes& mask) {
     const fundus::FrameView view = view_of(frame, color);
-    const fundus::EyeBuffers eye = buffers_of(image, mask, preprocessor_.spec().size);
-    return tuple_of(unlocked([&] { return preprocessor_.crop(view, eye); }));
+    const fundus::EyeBuffers eye = buffers_of(image, mask, spec_.size);
+    return tuple_of(
+        unlocked([&](fundus::Preprocessor& preprocessor) { return preprocessor.crop(view, eye); }));
   }
 
   nb::tuple prepare(const Frame& frame, std::string_view color, const Bytes& image,
                     const Bytes& mask, const Tensor& tensor) {
-    const int size = preprocessor_.spec().size;
     const fundus::FrameView view = view_of(frame, color);
-    const fundus::EyeBuffers eye = buffers_of(image, mask, size);
-    const fundus::TensorView out = view_of(tensor, size);
-    return tuple_of(unlocked([&] { return preprocessor_.prepare(view, eye, out); }));
+    const fundus::EyeBuffers eye = buffers_of(image, mask, spec_.size);
+    const fundus::TensorView out = view_of(tensor, spec_.size);
+    return tuple_of(unlocked(
+        [&](fundus::Preprocessor& preprocessor) { return preprocessor.prepare(view, eye, out); }));
   }
 
   void normalise(const Bytes& image, const Bytes& mask, const Tensor& tensor) {
-    const int size = preprocessor_.spec().size;
-    const fundus::EyeBuffers eye = buffers_of(image, mask, size);
-    const fundus::TensorView out = view_of(tensor, size);
-    unlocked([&] {
-      preprocessor_.normalise(eye.image, eye.mask, out);
+    const fundus::EyeBuffers eye = buffers_of(image, mask, spec_.size);
+    const fundus::TensorView out = view_of(tensor, spec_.size);
+    unlocked([&](fundus::Preprocessor& preprocessor) {
+      preprocessor.normalise(eye.image, eye.mask, out);
       return fundus::EyeGeometry{};
     });
   }
 
  private:
+  using Owned = std::unique_ptr<fundus::Preprocessor>;
+
   template <class Work>
   fundus::EyeGeometry unlocked(Work work) {
     const nb::gil_scoped_release released;
-    const std::lock_guard lock(mutex_);
-    return work();
+    Owned own = take();
+    const fundus::EyeGeometry geometry = work(*own);
+    give_back(std::move(own)); // one whose work threw may be half-changed, and is let go
+    return geometry;
   }
 
+  Owned make() const { return std::make_unique<fundus::Preprocessor>(spec_, threads_, kernels_); }
+
+  Owned take() {
+    {
+      const std::lock_guard lock(mutex_);
+      if (!idle_.empty()) {
+        Owned own = std::move(idle_.back());
+        idle_.pop_back();
+        return own;
+      }
+    }
+    return make();
+  }
+
+  void give_back(Owned own) {
+    const std::lock_guard lock(mutex_);
+    idle_.push_back(std::move(own));
+  }
+
+  fundus::PreprocessSpec spec_;
+  int threads_;
+  fundus::KernelSet kernels_;
   std::mutex mutex_;
-  fundus::Preprocessor preprocessor_;
+  std::vector<Owned> idle_;
 };
 
 void construct(SharedPreprocessor* self, int size, int crop_permille, std::string_view illumination,

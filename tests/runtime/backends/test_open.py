@@ -283,6 +283,18 @@ def test_the_engines_own_threads_stay_on_the_cpus_that_were_named(shared_bundle)
     close(opened)
 
 
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs two CPUs")
+def test_with_an_empty_affinity_no_thread_is_kept_on_a_cpu(shared_bundle) -> None:
+    allowed = os.sched_getaffinity(0)
+    before = {path.name for path in Path("/proc/self/task").iterdir()}
+    settings = EngineSettings(threads=len(allowed), affinity=())
+    opened = open_engine(Bundle.open(shared_bundle), settings=settings)
+    found = _own_threads(before)
+    assert found
+    assert all(cpus == allowed for cpus in found)
+    close(opened)
+
+
 @pytest.mark.skipif(
     "CUDAExecutionProvider" not in onnxruntime.get_available_providers(),
     reason="needs onnxruntime-gpu",

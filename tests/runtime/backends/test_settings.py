@@ -31,7 +31,6 @@ CPU = min(os.sched_getaffinity(0))
         ({"device": -1}, "device must be"),
         ({"spinning": "always"}, "spinning must be one of while_running, never"),
         ({"precision": "int4"}, "precision must be one of fp32, tf32, fp16, int8"),
-        ({"affinity": ()}, "affinity names the CPUs"),
         ({"affinity": (CPU, CPU)}, "expected different ones"),
         ({"affinity": (100_000,)}, "of those that this process may use"),
         ({"affinity": (CPU,), "threads": 2}, "names 1 CPUs for 2 threads"),
@@ -119,6 +118,17 @@ def test_threads_have_their_own_cpus_where_none_is_to_spare(
     settings = EngineSettings(threads=threads)
     assert settings.affinity is None
     assert settings.with_own_cpus().affinity == cpus
+
+
+def test_an_empty_affinity_leaves_every_thread_where_the_system_puts_it(monkeypatch) -> None:
+    settings = EngineSettings(affinity=())
+    assert settings.thread_count == default_threads()
+    every = EngineSettings(threads=2, affinity=())
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
+    assert every.with_own_cpus() == every
+    monkeypatch.setattr(os, "sched_setaffinity", lambda *_: pytest.fail("a thread was moved"))
+    every.pin_calling_thread()
+    every.pin_calling_thread(1)
 
 
 @pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs two CPUs")

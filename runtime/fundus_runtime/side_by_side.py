@@ -1,0 +1,60 @@
+"""Two calls at the same time, each on a thread of our own that keeps to a CPU of its own.
+
+They start with the first calls and sleep between them. While both are at work for somebody else,
+and where there are none, the calls run one after the other on the calling thread: slower, and the
+same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Future, wait
+from threading import Lock
+from typing import Any, TypeVar
+
+from fundus_runtime.backends.settings import EngineSettings
+from fundus_runtime.own_thread import OwnThread
+
+__all__ = ["SideBySide"]
+
+_First = TypeVar("_First")
+_Second = TypeVar("_Second")
+
+
+class SideBySide:
+    """Runs two calls at a time; they must not begin others here.
+
+    Args:
+        name: of the threads.
+        settings: whose budget of threads and CPUs they take; with one thread there are none.
+    """
+
+    def __init__(self, name: str, settings: EngineSettings) -> None:
+        self._free = Lock()
+        self._threads: tuple[OwnThread, ...] = ()
+        if settings.thread_count > 1:
+            own = settings.with_own_cpus()
+            self._threads = (
+                OwnThread(f"{name}-0", own.pin_calling_thread),
+                OwnThread(f"{name}-1", lambda: own.pin_calling_thread(1)),
+            )
+
+    def run(
+        self, first: Callable[[], _First], second: Callable[[], _Second]
+    ) -> tuple[_First, _Second]:
+        """What both return. Both have ended when this returns; the first one's error goes first."""
+        if not self._threads or not self._free.acquire(blocking=False):
+            return first(), second()
+        begun: list[Future[Any]] = []
+        try:
+            for thread, call in zip(self._threads, (first, second), strict=True):
+                begun.append(thread.begin(call))
+            return begun[0].result(), begun[1].result()
+        finally:
+            wait(begun)
+            self._free.release()
+
+    def close(self) -> None:
+        """End the threads after what they have begun; later calls run on the calling thread."""
+        for thread in self._threads:
+            thread.close()

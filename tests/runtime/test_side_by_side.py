@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+import os
+import threading
+import time
+
+import pytest
+
+from fundus_runtime.backends.settings import EngineSettings
+from fundus_runtime.side_by_side import SideBySide
+
+TWO = EngineSettings(threads=2)
+
+
+@pytest.fixture
+def both():
+    both = SideBySide("test", TWO)
+    yield both
+    both.close()
+
+
+def test_calls_meet_each_other_on_threads_that_are_not_the_callers(both) -> None:
+    meeting = threading.Barrier(2)
+
+    def meet() -> int:
+        meeting.wait(timeout=10)  # broken, and an error, unless both are there at a time
+        return threading.get_ident()
+
+    first, second = both.run(meet, meet)
+    assert len({first, second, threading.get_ident()}) == 3
+    assert both.run(threading.get_ident, threading.get_ident) == (first, second)
+
+
+def test_with_one_thread_calls_run_on_the_calling_one() -> None:
+    alone = SideBySide("test", EngineSettings(threads=1))
+    here = threading.get_ident()
+    assert alone.run(threading.get_ident, threading.get_ident) == (here, here)
+    alone.close()
+
+
+def test_while_the_threads_work_for_another_caller_this_one_works_itself(both) -> None:
+    working, go_on = threading.Event(), threading.Event()
+
+    def busy() -> None:
+        working.set()
+        assert go_on.wait(timeout=10)
+
+    other = threading.Thread(target=lambda: both.run(busy, lambda: None))
+    other.start()
+    try:
+        assert working.wait(timeout=10)
+        here = threading.get_ident()
+        assert both.run(threading.get_ident, threading.get_ident) == (here, here)
+    finally:
+        go_on.set()
+        other.join()
+    assert here not in both.run(threading.get_ident, threading.get_ident)
+
+
+@pytest.mark.parametrize("failing", [(0,), (1,), (0, 1)])
+def test_the_first_error_is_raised_once_both_have_ended(both, failing) -> None:
+    ended = []
+
+    def call(number: int) -> int:
+        time.sleep(0.05 * number)
+        ended.append(number)
+        if number in failing:
+            raise ValueError(f"call {number}")
+        return number
+
+    with pytest.raises(ValueError, match=f"call {failing[0]}"):
+        both.run(lambda: call(0), lambda: call(1))
+    assert sorted(ended) == [0, 1]
+    assert both.run(lambda: 3, lambda: "four") == (3, "four")
+
+
+def test_without_threads_to_be_had_calls_run_on_the_calling_one(both, monkeypatch) -> None:
+    def refuse(self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    here = threading.get_ident()
+    assert both.run(threading.get_ident, threading.get_ident) == (here, here)
+
+
+def test_closing_leaves_no_thread_and_calls_still_run() -> None:
+    before = set(threading.enumerate())
+    both = SideBySide("test", TWO)
+    both.run(lambda: None, lambda: None)
+    assert len(set(threading.enumerate()) - before) == 2
+    both.close()
+    assert set(threading.enumerate()) == before
+    here = threading.get_ident()
+    assert both.run(threading.get_ident, threading.get_ident) == (here, here)
+
+
+@pytest.mark.skipif(
+    not hasattr(os, "sched_getaffinity") or len(os.sched_getaffinity(0)) < 2,
+    reason="needs two CPUs and a system that tells them apart",
+)
+def test_each_thread_keeps_to_a_cpu_of_its_own_and_the_caller_to_none() -> None:
+    allowed = os.sched_getaffinity(0)
+    cpus = tuple(sorted(allowed))[:2]
+    both = SideBySide("test", EngineSettings(affinity=cpus))
+    first, second = both.run(lambda: os.sched_getaffinity(0), lambda: os.sched_getaffinity(0))
+    both.close()
+    assert (first, second) == ({cpus[0]}, {cpus[1]})
+    assert os.sched_getaffinity(0) == allowed

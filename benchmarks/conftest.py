@@ -1,7 +1,7 @@
 """`pytest benchmarks`: latency by stage, of the runtime and of its peers, with pytest-benchmark.
 
     pytest benchmarks                       # the edge bundle and ResNet-152 at 224 px
-    pytest benchmarks --full                # ResNet-50 and 448 px, too
+    pytest benchmarks --full                # ResNet-50, 448 px, FP32 exams of all models, too
     pytest benchmarks -k "pair and edge" --parts build/benchmarks/run
 
 What was timed becomes the part `latency` of a run, which `report.py` reads. What every contender
@@ -41,7 +41,9 @@ _FEWEST, _MOST = 10, 60
 def pytest_addoption(parser: pytest.Parser) -> None:
     """What is measured, and for how long."""
     group = parser.getgroup("fundus-edge")
-    group.addoption("--full", action="store_true", help="also ResNet-50 and 448 px")
+    group.addoption(
+        "--full", action="store_true", help="also ResNet-50, 448 px, and FP32 exams of large models"
+    )
     group.addoption("--threads", type=int, default=2, help="of every engine, default 2")
     group.addoption(
         "--seconds", type=float, default=3.0, help="for each contender, rests included; default 3"
@@ -61,6 +63,21 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "timed_model" in metafunc.fixturenames:
         names = _FULL_MODELS if metafunc.config.getoption("full") else _DEFAULT_MODELS
         metafunc.parametrize("timed_model", names, indirect=True, scope="session")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """FP32 exams of large models would make a run a minute longer."""
+    if config.getoption("full"):
+        return
+    long = [item for item in items if _is_long(item)]
+    config.hook.pytest_deselected(items=long)
+    items[:] = [item for item in items if item not in long]
+
+
+def _is_long(item: pytest.Item) -> bool:
+    params = getattr(getattr(item, "callspec", None), "params", {})
+    dialect = getattr(params.get("screener"), "dialect", None)
+    return dialect == "fp32" and params.get("timed_model") != "edge"
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,8 @@ from contextlib import closing
 import numpy as np
 import pytest
 
-from fundus_benchmarks.contenders.agreement import BF16_TOLERANCE, FP32_TOLERANCE, INT8_TOLERANCE
+from fundus_benchmarks.contenders.agreement import TOLERANCES
+from fundus_benchmarks.contenders.engine_kinds import ENGINES
 from fundus_benchmarks.contenders.trtexec import (
     TrtexecError,
     find_trtexec,
@@ -23,22 +24,16 @@ from fundus_runtime.labels import EYES
 from fundus_runtime.plans import GRAPHS
 
 PRESENT = np.ones(1, np.float32)
-# FP16 and TF32 keep three more bits than BF16.
-TOLERANCES = {
-    "fp32": FP32_TOLERANCE,
-    "tf32": BF16_TOLERANCE,
-    "fp16": BF16_TOLERANCE,
-    "int8": INT8_TOLERANCE,
-}
-ENGINES = ("cpu int8-cpu", "cpu fp32", "cuda", "tensorrt plans")
+# ONNX Runtime's TensorRT provider builds its engines in its first runs.
+pytestmark = pytest.mark.timeout(1800)
 
 
-@pytest.fixture(scope="session", params=ENGINES)
+@pytest.fixture(scope="session", params=ENGINES, ids=str)
 def engine(request, timed_model, threads, missing):
     """An engine that really opens here with this model; its row; what it answers, in words."""
     opened, row, precision = _open(request.param, timed_model, threads, missing)
     verified = timed_model.verify(
-        request.param, lambda eyes: _logits_of(opened, eyes), TOLERANCES[precision]
+        str(request.param), lambda eyes: _logits_of(opened, eyes), TOLERANCES[precision]
     )
     yield opened, {**row, "model": timed_model.model.name, "verified": verified}
     opened.close()
@@ -124,30 +119,22 @@ def test_tensorrt_engine_alone(timed_elsewhere, request, timed_model, missing, p
     timed_elsewhere(times_ms, stage=stage, **row)
 
 
-def _open(name, timed_model, threads, missing):
-    settings = EngineSettings(threads=threads)
+def _open(kind, timed_model, threads, missing):
     bundle = timed_model.bundle
-    if name.startswith("cpu"):
-        dialect = name.split()[1]
+    row = {"backend": kind.backend, "provider": kind.shown}
+    if kind.dialect is not None:
         backend = OnnxRuntimeBackend(
-            *timed_model.graphs(dialect),
+            *timed_model.graphs(kind.dialect),
             size=bundle.manifest.spec.size,
             class_count=len(bundle.manifest.classes),
-            settings=settings,
+            settings=EngineSettings(threads=threads),
         )
-        row = {"backend": "onnxruntime", "provider": "cpu", "dialect": dialect}
-        return backend, row, dialect.removesuffix("-cpu")
-    kind = {"backend": "tensorrt"} if name == "tensorrt plans" else {"provider": name}
+        return backend, {**row, "dialect": kind.dialect}, kind.dialect.removesuffix("-cpu")
     try:
-        opened = open_engine(bundle, settings=EngineSettings(), **kind)
+        opened = open_engine(bundle, kind.backend, provider=kind.provider)
     except (EngineError, BundleError) as error:
-        missing(f"{timed_model.model.name} on {name}", error)
-    row = {
-        "backend": opened.backend.name,
-        "provider": kind.get("provider", "tensorrt"),
-        "dialect": opened.graphs.dialect,
-        "threads": opened.backend.threads,
-    }
+        missing(f"{timed_model.model.name} on {kind}", error)
+    row |= {"dialect": opened.graphs.dialect, "threads": opened.backend.threads}
     return opened.backend, row, opened.precision
 
 

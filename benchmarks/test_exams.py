@@ -7,7 +7,8 @@ from itertools import count
 
 import pytest
 
-from fundus_benchmarks.contenders.agreement import INT8_TOLERANCE
+from fundus_benchmarks.contenders.agreement import TOLERANCES
+from fundus_benchmarks.contenders.engine_kinds import ENGINES
 from fundus_runtime.backends.settings import EngineSettings
 from fundus_runtime.errors import BundleError, EngineError
 from fundus_runtime.latency.exams import seconds_to_encode, two_frames
@@ -15,31 +16,32 @@ from fundus_runtime.latency.first_result import measure_first_result
 from fundus_runtime.latency.subject import Subject
 from fundus_runtime.screener import Screener
 
-ENGINES = {
-    "onnxruntime": {"provider": "cpu"},
-    "onnxruntime cuda": {"provider": "cuda"},
-    "tensorrt plans": {"backend": "tensorrt"},
-}
+# ONNX Runtime's TensorRT provider builds its engines in its first runs.
+pytestmark = pytest.mark.timeout(1800)
 
 
-@pytest.fixture(scope="session", params=ENGINES)
+@pytest.fixture(scope="session", params=ENGINES, ids=str)
 def screener(request, timed_model, threads, missing):
     """A screener that really opens here with this model, and its row."""
-    kind = ENGINES[request.param]
-    on_cpu = kind.get("provider") == "cpu"
-    settings = EngineSettings(threads=threads) if on_cpu else EngineSettings()
+    kind, name = request.param, timed_model.model.name
+    on_cpu = kind.dialect is not None
     try:
-        opened = Screener.open(timed_model.bundle, settings=settings, **kind)
+        opened = Screener.open(
+            timed_model.bundle_of_exams(kind.dialect),
+            backend=kind.backend,
+            provider=kind.provider,
+            settings=EngineSettings(threads=threads) if on_cpu else EngineSettings(),
+        )
     except (EngineError, BundleError) as error:
-        missing(f"exams of {timed_model.model.name} on {request.param}", error)
+        missing(f"exams of {name} on {kind}", error)
     with opened:
         row = {
-            "model": timed_model.model.name,
+            "model": name,
             "backend": opened.engine.backend,
-            "provider": kind.get("provider", "tensorrt"),
+            "provider": kind.shown,
             "dialect": opened.engine.dialect,
             "threads": opened.engine.threads,
-            "verified": timed_model.verify_exams(opened, INT8_TOLERANCE),
+            "verified": timed_model.verify_exams(opened, TOLERANCES[opened.engine.precision]),
         }
         yield opened, row
 

@@ -22,6 +22,7 @@ __all__ = [
     "BF16_TOLERANCE",
     "FP32_TOLERANCE",
     "INT8_TOLERANCE",
+    "TOLERANCES",
     "require_agreement",
     "require_same_answers",
     "require_same_picture",
@@ -41,6 +42,13 @@ INT8_TOLERANCE = 0.08
 BF16_TOLERANCE = 0.05
 # The same arithmetic in another order.
 FP32_TOLERANCE = 0.001
+# By what an engine computes in. FP16 and TF32 keep three more bits than BF16.
+TOLERANCES = {
+    "fp32": FP32_TOLERANCE,
+    "tf32": BF16_TOLERANCE,
+    "fp16": BF16_TOLERANCE,
+    "int8": INT8_TOLERANCE,
+}
 
 
 def require_agreement(

@@ -10,10 +10,11 @@ from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
 
+from fundus_benchmarks.contenders.engine_kinds import ON_GPU, EngineKind
 from fundus_export.certificate.dialects import open_on_cpu
 from fundus_runtime.backends.open import OpenedEngine, open_engine
 from fundus_runtime.backends.protocol import Backend
-from fundus_runtime.backends.settings import EngineSettings, Precision, Provider
+from fundus_runtime.backends.settings import EngineSettings, Precision
 from fundus_runtime.bundle import Bundle
 from fundus_runtime.errors import EngineMissingError, FundusError
 from fundus_runtime.manifest import GraphPair
@@ -47,12 +48,6 @@ class EngineAtHand:
 
 
 _PRECISIONS: tuple[Precision, ...] = ("int8", "fp16", "tf32", "fp32")
-# The backend, ONNX Runtime's provider (the backend `tensorrt` takes none), and what rows call it.
-_ON_GPUS: tuple[tuple[str, Provider, str], ...] = (
-    ("onnxruntime", "cuda", "cuda"),
-    ("onnxruntime", "tensorrt", "tensorrt"),
-    ("tensorrt", "cpu", "tensorrt"),
-)
 
 
 def cpu_engines(bundle: Bundle) -> Iterator[EngineAtHand]:
@@ -81,13 +76,13 @@ def gpu_engines(bundle: Bundle, missing: Missing) -> Iterator[EngineAtHand]:
         bundle: whose forms run.
         missing: what does not open, and why, is appended.
     """
-    for name, provider, shown in _ON_GPUS:
+    for kind in ON_GPU:
         refused: Missing = []
         opened = 0
         for precision in _PRECISIONS:
-            what = f"{bundle.manifest.name} on {name}, {shown}"
+            what = f"{bundle.manifest.name} on {kind}"
             try:
-                engine = _opened(bundle, name, provider, precision)
+                engine = _opened(bundle, kind, precision)
             except EngineMissingError as error:
                 refused = [{"what": what, "why": str(error)}]
                 break
@@ -97,16 +92,16 @@ def gpu_engines(bundle: Bundle, missing: Missing) -> Iterator[EngineAtHand]:
             opened += 1
             with closing(engine.backend) as backend:
                 yield EngineAtHand(
-                    *(backend, engine.graphs, name, shown, engine.precision),
-                    *(_library(name), backend.provider),
+                    *(backend, engine.graphs, kind.backend, kind.shown, engine.precision),
+                    *(_library(kind.backend), backend.provider),
                 )
         # without any, the first reason says it all
         missing += refused if opened else refused[:1]
 
 
-def _opened(bundle: Bundle, name: str, provider: Provider, precision: Precision) -> OpenedEngine:
+def _opened(bundle: Bundle, kind: EngineKind, precision: Precision) -> OpenedEngine:
     settings = EngineSettings(precision=precision)
-    return open_engine(bundle, name, provider=provider, settings=settings)
+    return open_engine(bundle, kind.backend, provider=kind.provider, settings=settings)
 
 
 def _library(backend: str) -> str:

@@ -9,7 +9,6 @@ whole way of a real one, checkpoint, quantiser, dialect checks, signature, and i
 from __future__ import annotations
 
 import os
-import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,8 +18,8 @@ import torch
 from torch import nn
 
 from fundus_benchmarks.contenders.made_once import made_once
+from fundus_benchmarks.contenders.signed_bundles import write_signed_bundle
 from fundus_benchmarks.results.run_file import ROOT
-from fundus_export.commands import export
 from fundus_export.errors import ExportError
 from fundus_export.graphs import export_graphs
 from fundus_export.rendered import render_fundus
@@ -41,6 +40,7 @@ from fundus_training.presets import RunConfig, preset
 __all__ = [
     "BenchmarkModel",
     "edge_bundle",
+    "fp32_bundle",
     "fp32_graphs",
     "model_named",
     "preset_bundle",
@@ -103,6 +103,20 @@ def fp32_graphs(model: BenchmarkModel) -> tuple[bytes, bytes]:
     return encoder, head
 
 
+def fp32_bundle(model: BenchmarkModel) -> BenchmarkModel:
+    """The same model in a bundle whose only form is FP32; made once and kept.
+
+    Raises:
+        ExportError: the export failed.
+    """
+
+    def make(folder: Path) -> None:
+        write_signed_bundle(folder, model.checkpoint, "--precision", "fp32", "--name", model.name)
+
+    folder = made_once(f"{model.name}-fp32-bundle", make, of=(Path(__file__), model.checkpoint))
+    return BenchmarkModel(model.name, folder / "bundle", model.checkpoint, folder / "trusted")
+
+
 def preset_bundle(name: str) -> BenchmarkModel:
     """A preset's model, or the paper's with ResNet-50 (`resnet50`), with random weights.
 
@@ -151,22 +165,12 @@ def _write_bundle(name: str, folder: Path) -> None:
         training={"notes": ["random weights, for measuring speed alone"]},
     )
     save_checkpoint(made.checkpoint, checkpoint)
-    photographs, key = folder / "photographs", folder / "key.pem"
+    photographs = folder / "photographs"
     _draw_photographs(photographs)
-    _run("keygen", "--out", key)
-    (folder / "trusted").mkdir()
-    shutil.copy(f"{key}.pub", folder / "trusted" / "benchmarks.pub")
-    _run(
-        *("bundle", "--checkpoint", made.checkpoint, "--out", made.bundle, "--precision", "int8"),
-        *("--calibration", photographs, "--cache-dir", folder / "cache"),
-        *("--sign-with", key),
+    write_signed_bundle(
+        *(folder, made.checkpoint, "--precision", "int8", "--calibration", photographs),
+        *("--cache-dir", folder / "cache"),
     )
-
-
-def _run(*words: str | Path) -> None:
-    status = export.main([str(word) for word in words])
-    if status != 0:
-        raise ExportError(f"fundus-export {words[0]} ended with status {status}")
 
 
 def _plain_calibration() -> FittedCalibration:

@@ -17,8 +17,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from fundus_benchmarks.contenders import signed_bundles
 from fundus_benchmarks.contenders.made_once import made_once
-from fundus_benchmarks.contenders.signed_bundles import write_signed_bundle
 from fundus_benchmarks.results.run_file import ROOT
 from fundus_export.errors import ExportError
 from fundus_export.graphs import export_graphs
@@ -51,6 +51,7 @@ _CALIBRATION_PAIRS = 32
 # Of each bottleneck's last batch norm. At 1, FP32 graphs already miss the export's parity limit.
 _BRANCH_SCALE = 0.3
 _PARTS = ("encoder", "head")
+_MADE_BY = (Path(__file__), Path(signed_bundles.__file__))
 
 
 @dataclass(frozen=True)
@@ -111,9 +112,11 @@ def fp32_bundle(model: BenchmarkModel) -> BenchmarkModel:
     """
 
     def make(folder: Path) -> None:
-        write_signed_bundle(folder, model.checkpoint, "--precision", "fp32", "--name", model.name)
+        signed_bundles.write_signed_bundle(
+            folder, model.checkpoint, "--precision", "fp32", "--name", model.name
+        )
 
-    folder = made_once(f"{model.name}-fp32-bundle", make, of=(Path(__file__), model.checkpoint))
+    folder = made_once(f"{model.name}-fp32-bundle", make, of=(*_MADE_BY, model.checkpoint))
     return BenchmarkModel(model.name, folder / "bundle", model.checkpoint, folder / "trusted")
 
 
@@ -125,7 +128,7 @@ def preset_bundle(name: str) -> BenchmarkModel:
     Raises:
         ExportError: the export failed.
     """
-    folder = made_once(name, lambda folder: _write_bundle(name, folder), of=(Path(__file__),))
+    folder = made_once(name, lambda folder: _write_bundle(name, folder), of=_MADE_BY)
     return _model_in(folder, name)
 
 
@@ -167,7 +170,7 @@ def _write_bundle(name: str, folder: Path) -> None:
     save_checkpoint(made.checkpoint, checkpoint)
     photographs = folder / "photographs"
     _draw_photographs(photographs)
-    write_signed_bundle(
+    signed_bundles.write_signed_bundle(
         *(folder, made.checkpoint, "--precision", "int8", "--calibration", photographs),
         *("--cache-dir", folder / "cache"),
     )

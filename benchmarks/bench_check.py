@@ -4,7 +4,7 @@
     python benchmarks/bench_check.py --report RUN.json     # judges what runtime_speed.py wrote
 
 Exit 1 when a promise is missed, or when a figure is more than 15 % worse than the last one kept for
-this machine under `benchmarks/results`. The last line is the summary of both.
+this machine and its processor under `benchmarks/results`. The last line is the summary of both.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from fundus_benchmarks.ratios.bars import Verdict, Worsening, against, judge, read_bars
-from fundus_benchmarks.results.kept import RESULTS, Run, kept_runs
+from fundus_benchmarks.results.kept import RESULTS, Run, comparable, kept_runs
+from fundus_benchmarks.results.processor import PROCESSOR
 from fundus_benchmarks.results.run_file import machine_name, read_part
 from fundus_runtime.commands.arguments import positive_number
 from fundus_runtime.commands.program import run_program
@@ -36,25 +37,26 @@ def _check(args: argparse.Namespace) -> int:
     report = _measured(args.seconds) if args.report is None else _read(args.report)
     bars, figures = read_bars(args.bars), report["figures"]
     verdicts = judge(bars, figures)
-    before = last_with_ratios(report, args.results)
+    runs = earlier_ratios(report, args.results)
+    same = comparable(report["machine"].get(PROCESSOR), runs) if runs else []
+    before = max(same, key=_ratios_at, default=None)
     changes = (
         [] if before is None else against(bars, figures, before.parts["ratios"].get("figures", {}))
     )
     for line in (*verdicts, *changes):
         print(line)
-    print(f"{_kept(verdicts)}; {_held(changes, before)}")
+    print(f"{_kept(verdicts)}; {_held(changes, before, len(runs) - len(same))}")
     failed = any(not one.kept for one in verdicts) or any(one.too_much for one in changes)
     return 1 if failed else 0
 
 
-def last_with_ratios(report: Mapping[str, Any], results: Path) -> Run | None:
-    """The last kept run of the report's machine that measured ratios before the report did."""
+def earlier_ratios(report: Mapping[str, Any], results: Path) -> list[Run]:
+    """The kept runs of the report's machine that measured ratios before the report did."""
     if "machine" not in report:
-        return None
+        return []
     runs = [run for run in kept_runs(machine_name(report["machine"]), results) if _ratios_at(run)]
     now = report.get("measured_at")
-    earlier = [run for run in runs if now is None or _ratios_at(run) < now]
-    return max(earlier, key=_ratios_at, default=None)
+    return [run for run in runs if now is None or _ratios_at(run) < now]
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -103,9 +105,11 @@ def _kept(verdicts: Sequence[Verdict]) -> str:
     )
 
 
-def _held(changes: Sequence[Worsening], before: Run | None) -> str:
+def _held(changes: Sequence[Worsening], before: Run | None, others: int) -> str:
+    """What the comparison says; runs on other processors of the machine's name are no measure."""
     if before is None:
-        return "no earlier ratios of this machine are kept to compare with"
+        kept = f", {others} of another processor are" if others else ""
+        return f"no earlier ratios of this machine are kept to compare with{kept}"
     worse = [one.bar.name for one in changes if one.too_much]
     return (
         f"{len(changes) - len(worse)} of {len(changes)} figures within 15 % of {before.date}, "

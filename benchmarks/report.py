@@ -86,7 +86,7 @@ def _report(args: argparse.Namespace) -> int:
     made.append(_written(args.out, page))
     if writes_readme:
         made.append(_written(args.readme, _readme(args)))
-    print("\n".join(_end(run, comparison, made)))
+    print("\n".join(_end(run, comparison, kept, made)))
     return 0
 
 
@@ -123,8 +123,10 @@ def _written(path: Path, text: str) -> Path:
     return path
 
 
-def _end(run: Run, comparison: Comparison | None, made: Sequence[Path]) -> Iterator[str]:
-    from fundus_benchmarks.report.sections_run import what_of
+def _end(
+    run: Run, comparison: Comparison | None, kept: Sequence[Run], made: Sequence[Path]
+) -> Iterator[str]:
+    from fundus_benchmarks.report.sections_run import other_processors, what_of
     from fundus_benchmarks.report.summary import key_figures
     from fundus_benchmarks.results.run_file import PARTS
 
@@ -136,6 +138,7 @@ def _end(run: Run, comparison: Comparison | None, made: Sequence[Path]) -> Itera
         slower, old = comparison.own("slower"), comparison.old
         yield f"{len(slower)} rows slower beyond noise than on {old.date}, commit {old.commit}"
         yield from (f"  {change.ratio:15.2f}×  {what_of(change.key)}" for change in slower)
+    yield from other_processors(run, kept)
     yield from (f"wrote {path}, {path.stat().st_size / 1e3:.1f} kB" for path in made)
 
 

@@ -11,6 +11,7 @@ from drawn_run import MACHINE, Part, drawn_part, drawn_parts, on
 import bench_check
 from fundus_benchmarks.ratios.bars import Bar, against, read_bars
 from fundus_benchmarks.results.kept import Run, keep
+from fundus_benchmarks.results.processor import PROCESSOR
 
 BARS = """
 [resize_ratio]
@@ -101,6 +102,25 @@ def test_another_machine_and_later_runs_are_no_measure(checked, kept, more: Part
     status, lines = checked({**BEFORE, "memory_mb": 190.0}, **more)
     assert status == 0
     assert "no earlier ratios" in lines[-1]
+
+
+def test_a_run_kept_before_processors_were_told_is_a_measure_as_ever(checked, kept) -> None:
+    newer = {"machine": {**MACHINE, PROCESSOR: "AuthenticAMD family 25 model 17"}}
+    worse = {**BEFORE, "memory_mb": 130.0}
+    # what is kept does not tell its processor, and is compared as ever
+    assert checked(worse, **newer)[0] == 1
+
+
+def test_of_another_processor_is_said_and_not_compared(tmp_path: Path, checked) -> None:
+    one, other = ({**MACHINE, PROCESSOR: f"AuthenticAMD family {n}"} for n in (25, 26))
+    keep(Run.of([{**_ratios(BEFORE, "2026-11-18"), "machine": one}]), tmp_path / "results")
+    worse = {**BEFORE, "memory_mb": 130.0}
+    status, lines = checked(worse, machine=other)
+    assert status == 0
+    assert lines[-1].endswith("are kept to compare with, 1 of another processor are")
+    status, lines = checked(worse, machine=one)
+    assert status == 1
+    assert "worse: memory_mb" in lines[-1]
 
 
 def test_a_run_that_is_kept_already_is_not_held_to_itself(tmp_path: Path, checked, kept) -> None:

@@ -6,10 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from drawn_run import MACHINE_NAME, Part, drawn_parts, on
+from drawn_run import MACHINE, MACHINE_NAME, Part, drawn_parts, on
 
 import report
 from fundus_benchmarks.report.readme_table import BEGIN, END
+from fundus_benchmarks.results.processor import PROCESSOR
 from fundus_benchmarks.results.run_file import write_part
 
 Command = Callable[..., int]
@@ -88,6 +89,22 @@ def test_a_slowdown_since_the_last_kept_run_is_told_at_the_end(
     out = capsys.readouterr().out
     assert "2 rows slower beyond noise than on 2026-11-18, commit 0123456789ab" in out
     assert "1.40×  edge, wait after the second eye" in out
+
+
+def test_a_run_on_another_processor_is_not_compared_and_that_is_said(
+    command: Command, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one, other = ({**MACHINE, PROCESSOR: f"AuthenticAMD family {n}"} for n in (25, 26))
+    command([{**on(drawn_parts()["latency"], "2026-11-18"), "machine": one}])
+    slow = drawn_parts(host=1.3, second_eye=1.4)["latency"]
+    command([{**on(slow, "2026-11-20"), "machine": other}])
+    out = capsys.readouterr().out
+    said = f"1 kept run of {MACHINE_NAME} not compared: measured on AuthenticAMD family 25"
+    assert "slower beyond noise" not in out
+    assert said in out
+    page = (tmp_path / "page.html").read_text()
+    assert said in page
+    assert "No earlier run with latencies is kept" in page
 
 
 def test_nothing_is_kept_where_the_readme_has_no_place_for_the_table(

@@ -71,7 +71,7 @@ def _sections(
             make() if name in run.parts else Section(title, absent="Not measured in this run.")
             for name, (title, make) in parts.items()
         ),
-        comparison_section(comparison, history),
+        comparison_section(run, comparison, history),
         missing_section(run),
         run_section(run),
     ]

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 
 from fundus_benchmarks.report.latency_rows import STAGE_NAMES, contender_name
 from fundus_benchmarks.report.numerals import UNKNOWN, number, percent, times, words
 from fundus_benchmarks.report.page_parts import Line, Section, Table
 from fundus_benchmarks.report.plots_growth import history
 from fundus_benchmarks.results.comparison import LEAST_MARGIN, Change, Comparison, Host, RowKey
-from fundus_benchmarks.results.kept import Run
+from fundus_benchmarks.results.kept import Run, comparable
 from fundus_benchmarks.results.run_file import PARTS
 
-__all__ = ["RULE", "comparison_section", "missing_section", "run_section", "what_of"]
+__all__ = [
+    "RULE",
+    "comparison_section",
+    "missing_section",
+    "other_processors",
+    "run_section",
+    "what_of",
+]
 
 RULE = (
     "A row is slower when its new median is above the earlier run's 90th percentile and more than "
@@ -68,15 +76,14 @@ def missing_section(run: Run) -> Section:
     )
 
 
-def comparison_section(comparison: Comparison | None, runs: Sequence[Run]) -> Section:
-    """What changed since the last kept run, and all kept runs as lines."""
-    plot = history(runs)
+def comparison_section(run: Run, comparison: Comparison | None, runs: Sequence[Run]) -> Section:
+    """What changed since the last kept run, and all kept runs of its processor as lines."""
+    plot, others = history(comparable(run.processor, runs)), tuple(other_processors(run, runs))
     plots = () if plot is None else (plot,)
     title = "Against the last kept run"
     if comparison is None:
-        return Section(
-            title, plots=plots, absent="No earlier run with latencies is kept for this machine."
-        )
+        absent = "No earlier run with latencies is kept for this machine."
+        return Section(title, others, plots, absent=absent)
     slower, faster = comparison.own("slower"), comparison.own("faster")
     judged = [one for one in comparison.changes if one.verdict in ("slower", "faster")]
     return Section(
@@ -86,11 +93,23 @@ def comparison_section(comparison: Comparison | None, runs: Sequence[Run]) -> Se
             f"{len(slower)} of the product's rows slower beyond noise, {len(faster)} faster, of "
             f"{len(comparison.own_rows)}.",
             *(_host_in_words(device, host) for device, host in comparison.hosts.items()),
+            *others,
         ),
         plots,
         (_changes_table(judged), *_versions_table(comparison)),
         (RULE, *_rows_in_one_run(comparison)),
     )
+
+
+def other_processors(run: Run, runs: Sequence[Run]) -> Iterator[str]:
+    """A sentence on kept runs that bear the machine's name and are no measure of this one."""
+    same = comparable(run.processor, runs)
+    others = Counter(one.processor for one in runs if one not in same)
+    for processor, count in others.items():
+        yield (
+            f"{count} kept run{'' if count == 1 else 's'} of {run.machine_name} not compared: "
+            f"measured on {processor}, and this one on {run.processor}."
+        )
 
 
 def _over_parts(run: Run, key: str) -> str:

@@ -2,6 +2,8 @@
 
 A run is what one machine measured at one commit, with one set of packages, within a day. Parts that
 do not belong together are refused, since a table of them would compare what cannot be compared.
+Hosts call different processors by one name, so that kept runs of one folder are compared only where
+the processor is the same, or one of them was kept before that was told.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+from fundus_benchmarks.results.processor import PROCESSOR, may_be_same_processor
 from fundus_benchmarks.results.run_file import PARTS, ROOT, machine_name, read_part
 from fundus_runtime.atomic import atomic_text
 
@@ -22,6 +25,7 @@ __all__ = [
     "RESULTS",
     "ResultsError",
     "Run",
+    "comparable",
     "gather",
     "keep",
     "kept_runs",
@@ -66,6 +70,7 @@ class Run:
         if not run.parts:
             raise ResultsError("there is no part of a benchmark; measure first: make bench")
         run._require_one("machine", lambda part: machine_name(part["machine"]))
+        run._require_one("processor", _processor_of)
         run._require_one("commit", lambda part: part["commit"] or "unknown")
         run._require_one_version()
         run._require_one_day()
@@ -81,6 +86,11 @@ class Run:
         """The machine as its first part describes it."""
         machine: Mapping[str, Any] = next(iter(self.parts.values()))["machine"]
         return machine
+
+    @property
+    def processor(self) -> str | None:
+        """Which one it really is; None where no part tells, as none did before they were asked."""
+        return next(filter(None, map(_processor_of, self.parts.values())), None)
 
     @property
     def commit(self) -> str:
@@ -116,8 +126,9 @@ class Run:
         about = {key: getattr(self, key) for key in ("machine_name", "commit", "measured_at")}
         return json.dumps({**head, **about, "parts": dict(self.parts)}, indent=1) + "\n"
 
-    def _require_one(self, what: str, of: Callable[[Part], str]) -> None:
-        found = {name: of(part) for name, part in self.parts.items()}
+    def _require_one(self, what: str, of: Callable[[Part], str | None]) -> None:
+        """Refuse parts of which more than one thing is known."""
+        found = {name: one for name, part in self.parts.items() if (one := of(part)) is not None}
         if len(set(found.values())) > 1:
             listed = ", ".join(f"{name} from {value}" for name, value in found.items())
             raise ResultsError(
@@ -202,11 +213,26 @@ def newest_of_each_machine(results: Path = RESULTS) -> list[Run]:
     return sorted(newest, key=lambda run: run.measured_at, reverse=True)
 
 
+def comparable(processor: str | None, runs: Iterable[Run]) -> list[Run]:
+    """Those of a machine's kept runs that were not measured on another processor of its name.
+
+    Args:
+        processor: `Run.processor` of what they are compared with.
+        runs: of one `machine_name`.
+    """
+    return [run for run in runs if may_be_same_processor(processor, run.processor)]
+
+
 def previous(run: Run, part: str, runs: Iterable[Run]) -> Run | None:
-    """The last of `runs` that measured a part before `run` did."""
-    when = _when(run, part)
+    """The last of `runs` that measured a part before `run` did, on what may be its processor."""
+    when, runs = _when(run, part), comparable(run.processor, runs)
     earlier = [one for one in runs if when is not None and (at := _when(one, part)) and at < when]
     return max(earlier, key=lambda one: _when(one, part) or "", default=None)
+
+
+def _processor_of(part: Part) -> str | None:
+    identity: str | None = part["machine"].get(PROCESSOR)
+    return identity
 
 
 def _when(run: Run, part: str) -> str | None:

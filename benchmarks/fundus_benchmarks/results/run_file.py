@@ -16,6 +16,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from fundus_benchmarks.results.processor import PROCESSOR, processor_identity
 from fundus_runtime.atomic import atomic_text
 from fundus_runtime.latency.machine import describe_machine
 
@@ -85,7 +86,7 @@ def new_part(
         "measured_at": datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "commit": _commit(),
         "command": command,
-        "machine": describe_machine(),
+        "machine": _machine(),
         "versions": _versions(),
         "settings": dict(settings or {}),
         "rows": [dict(row) for row in rows],
@@ -125,6 +126,12 @@ def machine_name(machine: Mapping[str, Any]) -> str:
     """The folder of a machine's results: its device or processor, and how many CPUs it has."""
     words = f"{machine['device'] or machine['processor']} {machine['usable_processors']} cpus"
     return re.sub(r"[^a-z0-9]+", "-", words.lower()).strip("-")
+
+
+def _machine() -> dict[str, Any]:
+    found, identity = describe_machine(), processor_identity()
+    untold = [*found["not_available"], *([PROCESSOR] if identity is None else [])]
+    return {**found, PROCESSOR: identity, "not_available": untold}
 
 
 def _versions() -> dict[str, str]:

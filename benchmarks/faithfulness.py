@@ -22,7 +22,6 @@ from typing import Any
 
 from fundus_runtime.commands.arguments import positive_integer
 
-_ROOT = Path(__file__).parents[1]
 _LOG = logging.getLogger("faithfulness")
 
 
@@ -42,13 +41,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _certify(args: argparse.Namespace, words: Sequence[str]) -> int:
     from fundus_benchmarks.faithfulness.certification import certify_bundle
-    from fundus_benchmarks.results.run_file import default_folder, new_part, write_part
+    from fundus_benchmarks.results.run_file import ROOT, default_folder, new_part, write_part
     from fundus_runtime.bundle import Bundle
 
     rows: list[dict[str, Any]] = []
     missing: list[dict[str, str]] = []
     data = args.data or _data_at_hand()
-    for folder in args.bundle or [_ROOT / "bundles" / "edge"]:
+    for folder in args.bundle or [ROOT / "bundles" / "edge"]:
         # a build host's tool, as certify is: it may look at what nobody has signed yet
         bundle = Bundle.open(folder, require_trust=False)
         found, refused = certify_bundle(

@@ -21,6 +21,7 @@ import cv2
 import numpy as np
 from sklearn.metrics import roc_auc_score
 
+from fundus_benchmarks.results.run_file import ROOT
 from fundus_benchmarks.studies.gate_study import (
     Eye,
     cross_validated_quality,
@@ -38,11 +39,10 @@ from fundus_runtime.gates.laterality import side_score
 from fundus_runtime.photograph import read_photograph
 from fundus_runtime.preprocess import FieldOfView, NativePreprocessor, PreprocessSpec
 
-_ROOT = Path(__file__).resolve().parent.parent
-sys.path.append(str(_ROOT / "tests" / "runtime" / "gates"))
+sys.path.append(str(ROOT / "tests" / "runtime" / "gates"))
 from faults import FAULTS, MOVES, Frame, no_fundus  # noqa: E402
 
-_SIDE_WEIGHTS = _ROOT / "runtime" / "fundus_runtime" / "gates" / "side_weights.json"
+_SIDE_WEIGHTS = ROOT / "runtime" / "fundus_runtime" / "gates" / "side_weights.json"
 _GRADES = ("good", "usable", "reject")
 _EYES_WITH_FAULTS = 40
 _COPIED = 150

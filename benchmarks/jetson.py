@@ -161,7 +161,9 @@ def _command(args: argparse.Namespace) -> str:
 
 
 def _shown(folder: Path) -> str:
-    root = Path(__file__).resolve().parents[1]
+    from fundus_benchmarks.results.run_file import ROOT
+
+    root = ROOT.resolve()
     return str(folder.relative_to(root)) if folder.is_relative_to(root) else folder.name
 
 

@@ -40,7 +40,7 @@ from fundus_runtime.photograph import read_photograph
 from fundus_runtime.preprocess import FieldOfView, NativePreprocessor, PreprocessSpec
 
 sys.path.append(str(ROOT / "tests" / "runtime" / "gates"))
-from faults import FAULTS, MOVES, Frame, no_fundus  # noqa: E402
+from faults import FAULTS, MOVES, Frame, no_fundus
 
 _SIDE_WEIGHTS = ROOT / "runtime" / "fundus_runtime" / "gates" / "side_weights.json"
 _GRADES = ("good", "usable", "reject")

@@ -5,7 +5,8 @@
 Every form of the bundle, on every engine that opens here, is asked about the validation patients of
 its own checkpoint, and certified as `fundus-export certify` does: changed decisions with bounds,
 score, AUC, calibration. DIR is the data set that the checkpoint was trained on, by default
-$FUNDUS_DATA/odir; without it, the certificates that the bundle records are given, and marked so.
+$FUNDUS_DATA/odir; without it, the certificates that the bundle records are given, and marked so:
+there are none of engines on a GPU, which are named as missing, each with its reason.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from fundus_benchmarks.faithfulness.certification import NO_DATA, certify_bundle
 from fundus_benchmarks.faithfulness.rows import recorded_rows, reliability
 from fundus_benchmarks.results.run_file import ROOT, read_part
 from fundus_runtime.bundle import Bundle
+from fundus_runtime.errors import EngineMissingError
 from fundus_training.metrics import expected_calibration_error
 
 EDGE = ROOT / "bundles" / "edge"
@@ -47,7 +49,33 @@ def test_without_data_the_recorded_certificates_are_given_and_marked(edge: Bundl
         assert row["score"] == one["figures"]["dialect"]["challenge_score"]
         assert set(row["auc"]) == set("NDGCAHMO")
         assert row["passed"] is one["within_limits"]
-    assert missing == [{"what": "edge on validation patients", "why": NO_DATA}]
+    assert missing[0] == {"what": "edge on validation patients", "why": NO_DATA}
+
+
+def test_without_data_every_engine_on_a_gpu_is_missing_with_its_reason(
+    edge: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed: list[str] = []
+
+    def opened(bundle: Bundle, backend: str, *, provider: str) -> SimpleNamespace:
+        if provider == "cuda":
+            raise EngineMissingError("no GPU can be used")
+        name = f"{backend} {provider}"
+        return SimpleNamespace(
+            backend=SimpleNamespace(close=lambda: closed.append(name)), precision="int8"
+        )
+
+    monkeypatch.setattr("fundus_benchmarks.contenders.engines_at_hand.open_engine", opened)
+    _, missing = certify_bundle(edge, None)
+    whys = {one["what"]: one["why"] for one in missing}
+    unasked = f"it opens here in int8, but was not asked: {NO_DATA}"
+    assert whys == {
+        "edge on validation patients": NO_DATA,
+        "edge on onnxruntime, cuda": "no GPU can be used",
+        "edge on onnxruntime, tensorrt": unasked,
+        "edge on tensorrt, tensorrt": unasked,
+    }
+    assert closed == ["onnxruntime tensorrt", "tensorrt cpu"]
 
 
 def test_forms_that_were_measured_need_no_recorded_certificate(edge: Bundle) -> None:

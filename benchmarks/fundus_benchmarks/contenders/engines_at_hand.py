@@ -19,7 +19,7 @@ from fundus_runtime.bundle import Bundle
 from fundus_runtime.errors import EngineMissingError, FundusError
 from fundus_runtime.manifest import GraphPair
 
-__all__ = ["EngineAtHand", "Missing", "cpu_engines", "gpu_engines"]
+__all__ = ["EngineAtHand", "Missing", "cpu_engines", "gpu_engines", "unasked_gpu_engines"]
 
 Missing = list[dict[str, str]]
 
@@ -97,6 +97,26 @@ def gpu_engines(bundle: Bundle, missing: Missing) -> Iterator[EngineAtHand]:
                 )
         # without any, the first reason says it all
         missing += refused if opened else refused[:1]
+
+
+def unasked_gpu_engines(bundle: Bundle, why: str) -> Missing:
+    """What is missing where engines on a GPU are not asked: each that opens, for this reason alone.
+
+    Args:
+        bundle: whose form they would run, each in the precision that it takes by itself.
+        why: they are not asked.
+    """
+    missing = []
+    for kind in ON_GPU:
+        try:
+            engine = open_engine(bundle, kind.backend, provider=kind.provider)
+        except FundusError as error:
+            reason = str(error)
+        else:
+            engine.backend.close()
+            reason = f"it opens here in {engine.precision}, but was not asked: {why}"
+        missing.append({"what": f"{bundle.manifest.name} on {kind}", "why": reason})
+    return missing
 
 
 def _opened(bundle: Bundle, kind: EngineKind, precision: Precision) -> OpenedEngine:

@@ -8,7 +8,12 @@ from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 
-from fundus_benchmarks.contenders.engines_at_hand import Missing, cpu_engines, gpu_engines
+from fundus_benchmarks.contenders.engines_at_hand import (
+    Missing,
+    cpu_engines,
+    gpu_engines,
+    unasked_gpu_engines,
+)
 from fundus_benchmarks.faithfulness.rows import Row, certified_row, recorded_rows
 from fundus_export.certificate import Evidence, answers_of_backend, gather_evidence
 from fundus_export.certificate.evidence import (
@@ -47,7 +52,8 @@ def certify_bundle(
     """
     what = f"{bundle.manifest.name} on validation patients"
     if data is None:
-        return recorded_rows(bundle), [{"what": what, "why": NO_DATA}]
+        unasked = unasked_gpu_engines(bundle, NO_DATA)
+        return recorded_rows(bundle), [{"what": what, "why": NO_DATA}, *unasked]
     missing: Missing = []
     measured: dict[str, list[Row]] = {}
     try:

@@ -3,7 +3,8 @@
     python benchmarks/growth.py
     python benchmarks/growth.py --curve megapixels --seconds 20
 
-Every curve states the line of least squares through its medians. Models that are not at hand are
+Curves state the line of least squares through their medians; pairs a second, which follow from the
+line of the time and level off, are given as measured. Models that are not at hand are
 exported once and kept under build/benchmarks. Leave the machine alone meanwhile.
 """
 
@@ -76,14 +77,10 @@ def table(part: dict[str, Any]) -> str:
 
 
 def _headline(row: dict[str, Any]) -> str:
-    from fundus_benchmarks.report.numerals import number
+    from fundus_benchmarks.report.fit_words import fit_in_words
 
     name = ", ".join(part for part in (row["what"], row["model"]) if part)
-    if row["slope"] is None:
-        return f"{name}: no line through {len(row['points'])} point"
-    y, x = row["y_unit"], row["x_unit"] or row["x"]
-    sign = "-" if row["slope"] < 0 else "+"
-    line = f"{number(row['intercept'])} {y} {sign} {number(abs(row['slope']))} {y} by {x}"
+    line = fit_in_words(row) or f"no line, {len(row['points'])} measured"
     return f"{name}: {line}" + ("" if row["r2"] is None else f", r² {row['r2']:.3f}")
 
 

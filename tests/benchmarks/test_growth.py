@@ -72,6 +72,16 @@ def test_a_curve_s_row_holds_points_line_and_settings() -> None:
     assert json.loads(json.dumps(row)) == row
 
 
+def test_a_curve_that_is_no_line_keeps_its_points_alone() -> None:
+    points = [Point(1, 10.0), Point(2, 14.0), Point(4, 16.0)]
+    row = Curve("rate", "rate", "edge", "pairs", "pairs", points, fitted=False).row()
+    assert [point["y"] for point in row["points"]] == [10.0, 14.0, 16.0]
+    assert (row["slope"], row["intercept"], row["r2"]) == (None, None, None)
+    text = growth.table({"rows": [row], "missing": []})
+    assert text.startswith("rate, edge: no line, 3 measured\n")
+    assert "4.00: 16.0" in text
+
+
 def test_series_keep_their_points_in_the_order_of_x() -> None:
     contenders = {("b", 4.0): lambda _: 8.0, ("a", 2.0): lambda _: 3.0, ("b", 1.0): lambda _: 2.0}
     points = points_in_turns(contenders, 0.0, {4.0: "four"})

@@ -11,6 +11,8 @@ import pytest
 from drawn_run import Part, drawn_part, drawn_parts, on, times_of
 
 import bench_check
+from fundus_benchmarks.growth.measured_run import MeasuredRun
+from fundus_benchmarks.growth.throughput import curves_of
 from fundus_benchmarks.ratios.bars import read_bars
 from fundus_benchmarks.report.page import render_page
 from fundus_benchmarks.report.plots_faithfulness import auc_per_class, calibration, flips
@@ -30,6 +32,9 @@ PLOTS = (
     "calibration",
     "growth",
 )
+
+# How wide a line of least squares is drawn, and nothing else.
+FITTED = "stroke-width: 1.2;"
 
 
 class _Elements(HTMLParser):
@@ -189,6 +194,22 @@ def test_slope_and_intercept_stand_in_a_curves_legend() -> None:
     assert plot is not None
     assert "edge, 9.10 ms + 0.350 ms per megapixel" in plot.svg
     assert "paper, 4.00 ms + 31.0 ms per eye" in plot.svg
+
+
+def test_a_folders_time_says_its_start_and_pairs_a_second_have_no_line() -> None:
+    runs = {n: [MeasuredRun(0.5 + 0.035 * n, 140.0, "")] for n in (8, 32, 128)}
+    rows = [curve.row() for curve in curves_of(runs, {"threads": 2})]
+    told, rate = (growth([row]) for row in rows[:2])
+    assert told is not None
+    assert rate is not None
+    assert "edge, 0.500 s to start, then 35.0 ms per pair" in told.svg
+    texts = ["".join(one.itertext()) for one in ElementTree.fromstring(rate.svg).iter("text")]
+    assert "edge" in texts
+    assert told.svg.count(FITTED) == 1
+    assert FITTED not in rate.svg
+    page = _page([drawn_part("growth", rows)])
+    assert "0.500 s to start, then 35.0 ms per pair" in page
+    assert "no line" in page
 
 
 def test_a_curve_over_names_is_drawn_as_bars() -> None:

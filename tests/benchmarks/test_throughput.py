@@ -17,6 +17,7 @@ from fundus_benchmarks.growth.throughput import (
     screen_folder,
     throughput,
 )
+from fundus_benchmarks.report.fit_words import fit_in_words
 from fundus_runtime.commands.pairs import find_pairs
 
 LARGE_MB = 400
@@ -84,9 +85,35 @@ def test_time_throughput_and_memory_follow_from_the_runs() -> None:
     time_row, rate_row, memory_row = (one.row() for one in curves_of(runs, {"threads": 2}))
     assert [point["y"] for point in time_row["points"]] == [3000.0, 5000.0]
     assert (time_row["slope"], time_row["intercept"]) == (pytest.approx(200), pytest.approx(1000))
+    assert (time_row["ms_per_pair"], time_row["start_s"]) == (
+        pytest.approx(200),
+        pytest.approx(1.0),
+    )
+    assert fit_in_words(time_row) == "1.00 s to start, then 200 ms per pair"
     assert [point["y"] for point in rate_row["points"]] == [pytest.approx(10 / 3, abs=1e-3), 4.0]
+    assert "start_s" not in rate_row
     assert [point["y"] for point in memory_row["points"]] == [145.0, 160.0]
     assert {row["threads"] for row in (time_row, rate_row, memory_row)} == {2}
+
+
+def test_time_lies_on_a_line_and_pairs_a_second_on_none() -> None:
+    """As a machine that starts for half a second and then takes 35 ms a pair."""
+    counts = (8, 16, 32, 64, 128)
+    runs = {count: [MeasuredRun(0.5 + 0.035 * count, 140.0, "")] for count in counts}
+    time_row, rate_row, _ = (one.row() for one in curves_of(runs, {}))
+    assert time_row["r2"] == pytest.approx(1.0)
+    assert fit_in_words(time_row) == "0.500 s to start, then 35.0 ms per pair"
+    assert (rate_row["slope"], rate_row["intercept"], rate_row["r2"]) == (None, None, None)
+    assert fit_in_words(rate_row) == ""
+    rates = [point["y"] for point in rate_row["points"]]
+    assert rates == sorted(rates)
+    assert rates[-1] < 1e3 / time_row["ms_per_pair"]
+
+
+def test_one_size_of_folder_has_no_start() -> None:
+    time_row, *_ = (one.row() for one in curves_of({8: [MeasuredRun(1.0, 140.0, "")]}, {}))
+    assert (time_row["ms_per_pair"], time_row["start_s"]) == (None, None)
+    assert fit_in_words(time_row) == ""
 
 
 def test_the_real_command_is_measured_on_drawn_pairs() -> None:

@@ -48,7 +48,7 @@ class Line:
     """y = slope · x + intercept.
 
     Attributes:
-        slope: None where fewer than two different x were measured.
+        slope: None where fewer than two different x were measured, or no line is meant.
         intercept: likewise.
         r2: share of the points' variance that the line explains; None below three points, and
             where all y are the same.
@@ -90,6 +90,7 @@ class Curve:
         y: what was measured.
         y_unit: its unit.
         settings: further keys of the row, such as dialect and threads.
+        fitted: whether a line is what the points should lie on.
     """
 
     name: str
@@ -101,10 +102,16 @@ class Curve:
     y: str = "p50"
     y_unit: str = "ms"
     settings: Mapping[str, Any] | None = None
+    fitted: bool = True
+
+    @property
+    def line(self) -> Line:
+        """Through the points; nowhere where none is meant."""
+        points = self.points if self.fitted else ()
+        return fit_line([point.x for point in points], [point.y for point in points])
 
     def row(self) -> dict[str, Any]:
         """As the part holds it."""
-        line = fit_line([point.x for point in self.points], [point.y for point in self.points])
         return {
             "curve": self.name,
             "what": self.what,
@@ -114,7 +121,7 @@ class Curve:
             "y": self.y,
             "y_unit": self.y_unit,
             "points": [asdict(point) for point in self.points],
-            **asdict(line),
+            **asdict(self.line),
             **(self.settings or {}),
         }
 

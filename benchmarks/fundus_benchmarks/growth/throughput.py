@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -105,26 +106,34 @@ def screen_folder(folder: Path, count: int, *, threads: int) -> MeasuredRun:
 def curves_of(
     runs: Mapping[int, Sequence[MeasuredRun]], settings: Mapping[str, Any]
 ) -> list[Curve]:
-    """Time, throughput and memory by the number of pairs, medians over the runs."""
-    walls = {count: [run.wall_s for run in found] for count, found in runs.items()}
-    peaks = {count: [run.peak_mb for run in found] for count, found in runs.items()}
+    """Time, throughput and memory by the number of pairs, medians over the runs.
+
+    Time is what grows in a line: a start, and then so much a pair, which its row states. Pairs a
+    second follow from it and level off at one over the slope, so that they have no line.
+    """
+    walls = {count: statistics.median(run.wall_s for run in found) for count, found in runs.items()}
+    peaks = {
+        count: statistics.median(run.peak_mb for run in found) for count, found in runs.items()
+    }
 
     def curve(name: str, what: str, y: str, unit: str, values: Mapping[int, float]) -> Curve:
         points = [Point(count, round(value, 3)) for count, value in values.items()]
         title = f"{what} of fundus-screen --pairs against the number of pairs"
         return Curve(name, title, "edge", "pairs", "pairs", points, y, unit, settings)
 
+    walls_ms = {count: 1e3 * wall_s for count, wall_s in walls.items()}
+    rates = {count: count / wall_s for count, wall_s in walls.items()}
     return [
-        curve(
-            *("pairs_time", "time", "wall time", "ms"),
-            {count: 1e3 * statistics.median(found) for count, found in walls.items()},
+        _with_start(curve("pairs_time", "time", "wall time", "ms", walls_ms)),
+        replace(
+            curve("pairs_throughput", "throughput", "throughput", "pairs/s", rates), fitted=False
         ),
-        curve(
-            *("pairs_throughput", "throughput", "throughput", "pairs/s"),
-            {count: count / statistics.median(found) for count, found in walls.items()},
-        ),
-        curve(
-            *("pairs_memory", "peak memory", "peak memory", "MB"),
-            {count: statistics.median(found) for count, found in peaks.items()},
-        ),
+        curve("pairs_memory", "peak memory", "peak memory", "MB", peaks),
     ]
+
+
+def _with_start(time: Curve) -> Curve:
+    """The same with what its line says: the start in seconds, and milliseconds a pair."""
+    slope, intercept = time.line.slope, time.line.intercept
+    said = {"ms_per_pair": slope, "start_s": None if intercept is None else intercept / 1e3}
+    return replace(time, settings={**(time.settings or {}), **said})

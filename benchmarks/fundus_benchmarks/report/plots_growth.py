@@ -11,17 +11,17 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from fundus_benchmarks.report.fit_words import fit_in_words
 from fundus_benchmarks.report.latency_rows import Row, fastest_own
 from fundus_benchmarks.report.numerals import measured, number
 from fundus_benchmarks.report.plot_style import MARKERS, SERIES, Plot, from_nought, made
 from fundus_benchmarks.results.kept import Run
 
-__all__ = ["fit_in_words", "growth", "history"]
+__all__ = ["growth", "history"]
 
 _COLUMNS = 2
 _TITLE = 40  # letters of a title on one line of a panel
 _TICKS = 8
-_COUNTED = ("eyes", "kilopixels", "megapixels", "pairs", "threads")
 _SHOWN = {"pair": "pair at once", "second_eye": "wait after the second eye"}
 
 
@@ -45,7 +45,7 @@ def growth(rows: Sequence[Row]) -> Plot | None:
     return made(
         "growth",
         "How time, throughput and memory grow. Points are measured; bars end at the 90th "
-        "percentile; lines are least squares.",
+        "percentile; lines are least squares, drawn where one is meant.",
         draw,
         height_in=2.75 * lines,
     )
@@ -77,16 +77,6 @@ def history(runs: Sequence[Run]) -> Plot | None:
         draw,
         height_in=3.2,
     )
-
-
-def fit_in_words(row: Row) -> str:
-    """Intercept and slope with their units; empty where the curve has no line."""
-    slope, intercept = measured(row.get("slope")), measured(row.get("intercept"))
-    if slope is None or intercept is None:
-        return ""
-    unit, per = row.get("y_unit") or "", row.get("x_unit") or row.get("x") or ""
-    sign = "−" if slope < 0 else "+"
-    return f"{_with(intercept, unit)} {sign} {_with(abs(slope), unit)} per {_one_of(str(per))}"
 
 
 def _panel(axes: Axes, what: str, rows: Sequence[Row]) -> None:
@@ -169,14 +159,6 @@ def _axis(row: Row, which: str) -> str:
     name, unit = str(row.get(which) or ""), row.get(f"{which}_unit") or ""
     name = "median" if name == "p50" else name
     return f"{name}, {unit}" if unit and unit != name else name
-
-
-def _with(value: float, unit: str) -> str:
-    return f"{number(value)} {unit}".strip()
-
-
-def _one_of(unit: str) -> str:
-    return unit.removesuffix("s") if unit in _COUNTED else unit
 
 
 def _series(runs: Sequence[Run]) -> dict[str, list[float]]:

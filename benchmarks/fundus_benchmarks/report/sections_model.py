@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from fundus_benchmarks.report.fit_words import fit_in_words
 from fundus_benchmarks.report.form_rows import form_name, letters_of, timed_forms, untimed_forms
 from fundus_benchmarks.report.latency_rows import Row
 from fundus_benchmarks.report.numerals import UNKNOWN, measured, number, percent, signed, words
@@ -14,7 +15,7 @@ from fundus_benchmarks.report.plots_faithfulness import (
     flips,
     score_against_latency,
 )
-from fundus_benchmarks.report.plots_growth import fit_in_words, growth
+from fundus_benchmarks.report.plots_growth import growth
 from fundus_benchmarks.results.kept import Run
 
 __all__ = ["faithfulness_section", "growth_section"]

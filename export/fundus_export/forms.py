@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from importlib.metadata import version
 
 import onnx
 
@@ -17,6 +16,7 @@ from fundus_export.certificate import (
     Subject,
     certify_backend,
     measure_layer_errors,
+    onnxruntime_in_words,
     open_on_cpu,
 )
 from fundus_export.dialect_check import check_dialect
@@ -177,7 +177,7 @@ class _Judge:
         return Subject(
             dialect=dialect,
             provider=provider,
-            engine=f"onnxruntime {version('onnxruntime')}",
+            engine=onnxruntime_in_words(),
             cpu_features=tuple(sorted(name for name, has in features.items() if has)),
             encoder_sha256=sha256_hex(graphs.encoder),
             head_sha256=sha256_hex(graphs.head),

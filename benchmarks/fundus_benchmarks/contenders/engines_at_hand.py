@@ -11,7 +11,7 @@ from contextlib import closing
 from dataclasses import dataclass
 
 from fundus_benchmarks.contenders.engine_kinds import ON_GPU, EngineKind
-from fundus_export.certificate.dialects import open_on_cpu
+from fundus_export.certificate.dialects import onnxruntime_in_words, open_on_cpu
 from fundus_runtime.backends.open import OpenedEngine, open_engine
 from fundus_runtime.backends.protocol import Backend
 from fundus_runtime.backends.settings import EngineSettings, Precision
@@ -125,9 +125,4 @@ def _opened(bundle: Bundle, kind: EngineKind, precision: Precision) -> OpenedEng
 
 
 def _library(backend: str) -> str:
-    """Name and version; ONNX Runtime's package is called otherwise where it has GPUs."""
-    if backend != "onnxruntime":
-        return backend
-    import onnxruntime
-
-    return f"{backend} {onnxruntime.__version__}"
+    return onnxruntime_in_words() if backend == "onnxruntime" else backend

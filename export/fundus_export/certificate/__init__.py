@@ -10,7 +10,7 @@ from fundus_export.certificate.answers import (
 )
 from fundus_export.certificate.certificate import Certificate, Subject
 from fundus_export.certificate.certify import certify_answers, certify_backend
-from fundus_export.certificate.dialects import open_on_cpu
+from fundus_export.certificate.dialects import onnxruntime_in_words, open_on_cpu
 from fundus_export.certificate.evidence import Evidence, gather_evidence
 from fundus_export.certificate.layer_errors import LayerError, measure_layer_errors
 from fundus_export.certificate.limits import CertificateLimits
@@ -28,6 +28,7 @@ __all__ = [
     "certify_backend",
     "gather_evidence",
     "measure_layer_errors",
+    "onnxruntime_in_words",
     "open_on_cpu",
     "reference_answers",
 ]

@@ -7,7 +7,6 @@ slowly, because nothing is fused; the certificate says what executed them.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib.metadata import version
 from pathlib import Path
 
 from fundus_export.certificate.certificate import Certificate, Subject
@@ -31,7 +30,7 @@ from fundus_runtime.bundle import Bundle
 from fundus_runtime.manifest import GraphPair
 from fundus_training.checkpoint import Checkpoint, build_model
 
-__all__ = ["certify_dialects", "open_on_cpu", "subject_of"]
+__all__ = ["certify_dialects", "onnxruntime_in_words", "open_on_cpu", "subject_of"]
 
 _REFERENCE = "fp32"
 
@@ -93,7 +92,7 @@ def certify_dialects(
             certificates[name] = certify_backend(
                 backend,
                 evidence,
-                subject_of(bundle, graphs, provider=provider, engine=_engine()),
+                subject_of(bundle, graphs, provider=provider, engine=onnxruntime_in_words()),
                 limits=limits,
                 seed=seed,
                 layer_errors=_layer_errors(
@@ -141,8 +140,11 @@ def _require_models(bundle: Bundle, names: Sequence[str]) -> None:
             model_from_bytes(data, f"{file} of {bundle.path}")
 
 
-def _engine() -> str:
-    return f"onnxruntime {version('onnxruntime')}"
+def onnxruntime_in_words() -> str:
+    """ONNX Runtime and its version, by the module: its packages bear several names."""
+    import onnxruntime
+
+    return f"onnxruntime {onnxruntime.__version__}"
 
 
 def open_on_cpu(

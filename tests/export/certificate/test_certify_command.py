@@ -6,11 +6,13 @@ import json
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
+from importlib.metadata import Distribution, PackageNotFoundError
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from onnx import numpy_helper
 
@@ -123,6 +125,24 @@ def test_certificates_are_stored_and_the_bundle_stays_whole(
     worst = certificates["int8-cpu"].layer_errors[0]
     assert (worst.graph, worst.tensor) == ("head", "logits")
     assert list(bundle.parent.iterdir()) == [bundle]
+
+
+def test_onnxruntime_is_named_whichever_package_it_comes_from(
+    bundle: Path, certify: Certify, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where it is installed as onnxruntime-gpu."""
+    found = Distribution.from_name
+
+    def from_name(name: str) -> Distribution:
+        if name == "onnxruntime":
+            raise PackageNotFoundError(name)
+        return found(name)
+
+    monkeypatch.setattr(Distribution, "from_name", from_name)
+    assert certify(bundle) == 0
+    stored = Bundle.open(bundle, require_trust=False).manifest.reported["certificates"]
+    engines = {Certificate.from_dict(one).subject.engine for one in stored.values()}
+    assert engines == {f"onnxruntime {onnxruntime.__version__}"}
 
 
 def test_refitted_calibration_goes_to_its_dialect_alone(bundle: Path, certify: Certify) -> None:

@@ -25,6 +25,19 @@ def measure_gates(
     `GateReadings`. The disc is centre x and y, radius x and y.
     """
 
+def fine_structure(
+    green: NDArray[np.uint16],
+    inside: NDArray[np.uint8],
+    cells: NDArray[np.uint8],
+    values: NDArray[np.float64],
+) -> None:
+    """Fill values with the fine structure of the cells that are not 0; all but values 96 x 96."""
+
+def side_score(
+    levels: NDArray[np.uint16], inside: NDArray[np.uint8], weights: NDArray[np.float64]
+) -> float:
+    """Log odds of a left eye, of levels (96 x 96 x 3), inside (96 x 96) and 256 weights."""
+
 def version() -> str:
     """Version the core was built as; equals `fundus_runtime.__version__`."""
 

@@ -12,17 +12,13 @@ from functools import cache, cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from fundus_runtime.gates.local_mean import local_mean
+from fundus_runtime.gates.native import fine_structure
 from fundus_runtime.gates.readings import CELLS, GateReadings
 from fundus_runtime.gates.thresholds import GateThresholds
 
 __all__ = ["Fingerprint", "fingerprint", "likeness", "same_photograph"]
 
-# cells; smaller than the optic disc, larger than a vessel
-_WINDOW = 5
 _MIN_CELLS = 1000
-# a camera's own reflections and its shaded rim are alike in every photograph; vessels are fainter
-_CLIP = 3.0
 _CORE = 0.9
 
 
@@ -50,17 +46,7 @@ class Fingerprint:
 
     def structure_of(self, cells: NDArray[np.bool_]) -> NDArray[np.float64]:
         """Green of some cells without its local mean, bounded, without its own mean."""
-        fine = self._fine[cells]
-        bound = _CLIP * _median(np.abs(fine))
-        bounded = np.clip(fine, -bound, bound)
-        centred: NDArray[np.float64] = bounded - bounded.mean()
-        return centred
-
-    @cached_property
-    def _fine(self) -> NDArray[np.float64]:
-        green = self.green.astype(np.int32)
-        fine: NDArray[np.float64] = green - local_mean(green, self.inside, _WINDOW)
-        return fine
+        return fine_structure(self.green, self.inside, cells)
 
 
 def fingerprint(readings: GateReadings) -> Fingerprint:
@@ -87,16 +73,6 @@ def same_photograph(
 ) -> bool:
     """Whether two fingerprints are of one photograph; either may be re-encoded or rescaled."""
     return likeness(a, b) >= min_same
-
-
-def _median(values: NDArray[np.float64]) -> float:
-    """As `np.median`, which checks and copies more than these few values need; nought of none."""
-    if not len(values):
-        return 0.0
-    middle = len(values) // 2
-    lower = middle if len(values) % 2 else middle - 1
-    split = np.partition(values, (lower, middle))
-    return float(split[lower] + split[middle]) / 2
 
 
 @cache

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fundus_runtime.gates import native
 from fundus_runtime.gates.readings import CELLS, GateReadings
 
 __all__ = ["TILES", "side_features", "side_score"]
@@ -29,11 +30,14 @@ Floats = NDArray[np.float64]
 
 def side_score(readings: GateReadings) -> float:
     """Log odds that the photograph is of a left eye."""
-    return float(side_features(readings) @ _weights())
+    return native.side_score(readings.levels, readings.inside, _weights())
 
 
 def side_features(readings: GateReadings) -> Floats:
-    """What the classifier sees: 256 values, those of the mirror image are their negatives."""
+    """What the classifier sees: 256 values, those of the mirror image are their negatives.
+
+    The reference of the native score, and what its weights are fitted on.
+    """
     counts = _tiles(readings.inside)
     held = counts > 0
     sums = _tiles(np.moveaxis(readings.levels[:, :, :2], 2, 0))

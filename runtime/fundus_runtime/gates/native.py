@@ -1,4 +1,8 @@
-"""The gates' readings by the native core: what the runtime runs, equal to the reference."""
+"""The gates' measurements by the native core: what the runtime runs.
+
+Readings equal those of `reference`; what is floating point afterwards is computed as
+`structure_reference` and `laterality` define it, but for the order of some sums.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +15,7 @@ from fundus_runtime.preprocess.core_call import Color, require_color
 from fundus_runtime.preprocess.eye import FieldOfView
 from fundus_runtime.preprocess.refusals import require_frame
 
-__all__ = ["measure"]
+__all__ = ["fine_structure", "measure", "side_score"]
 
 
 def measure(frame: NDArray[np.uint8], field_of_view: FieldOfView, *, color: Color) -> GateReadings:
@@ -33,3 +37,27 @@ def measure(frame: NDArray[np.uint8], field_of_view: FieldOfView, *, color: Colo
     )
     figures = _native.measure_gates(frame, disc, color, levels, inside.view(np.uint8))
     return GateReadings(*figures, levels=levels, inside=inside)
+
+
+def fine_structure(
+    green: NDArray[np.uint16], inside: NDArray[np.bool_], cells: NDArray[np.bool_]
+) -> NDArray[np.float64]:
+    """The fine structure of some cells; see `structure_reference.fine_structure`."""
+    values = np.empty(np.count_nonzero(cells), np.float64)
+    _native.fine_structure(_packed(green), _marks(inside), _marks(cells), values)
+    return values
+
+
+def side_score(
+    levels: NDArray[np.uint16], inside: NDArray[np.bool_], weights: NDArray[np.float64]
+) -> float:
+    """Log odds of a left eye: `laterality.side_features` times the weights of its classifier."""
+    return _native.side_score(_packed(levels), _marks(inside), weights)
+
+
+def _packed(levels: NDArray[np.uint16]) -> NDArray[np.uint16]:
+    return np.ascontiguousarray(levels, np.uint16)
+
+
+def _marks(cells: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    return np.ascontiguousarray(cells, np.bool_).view(np.uint8)

@@ -8,7 +8,6 @@ import pytest
 
 from fundus_runtime.gates import likeness, same_photograph
 from fundus_runtime.gates.fingerprint import Fingerprint
-from fundus_runtime.gates.local_mean import local_mean
 
 
 def jpeg(frame: np.ndarray, quality: int) -> np.ndarray:
@@ -54,21 +53,6 @@ def test_pictures_without_structure_are_never_the_same(verdict_on) -> None:
     cv2.circle(flat, (200, 200), 180, (200, 120, 60), -1)
     one = verdict_on(flat).fingerprint
     assert likeness(one, one) == 0
-
-
-@pytest.mark.parametrize(("size", "window"), [(96, 5), (16, 11), (4, 11)])
-def test_the_mean_around_a_cell_is_of_what_lies_inside(size: int, window: int) -> None:
-    rng = np.random.default_rng(size)
-    counts = rng.integers(0, 2, (size, size)).astype(np.int32)
-    counts[: size // 2, : size // 2] = 0
-    sums = rng.integers(0, 4081, (2, size, size)).astype(np.int32) * counts
-    found = local_mean(sums, counts, window)
-    reach = window // 2
-    for y, x in np.ndindex(size, size):
-        box = np.s_[max(y - reach, 0) : y + reach + 1, max(x - reach, 0) : x + reach + 1]
-        for channel in range(2):
-            mean = sums[channel][box].sum() / max(counts[box].sum(), 1)
-            assert found[channel, y, x] == mean
 
 
 def test_only_cells_that_both_photographs_show_are_compared(eye, verdict_on) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 
 from fundus_export.forms import Form, FormPlan
 from fundus_export.golden import golden_entry
+from fundus_export.library_versions import onnxruntime_version
 from fundus_export.model_card import INTENDED_USE
 from fundus_export.parity import Parity
 from fundus_export.quantise.recipe import PARTS
@@ -127,7 +128,8 @@ def bundle_manifest(
         "golden": golden_entry(),
         "tools": {
             "fundus_edge": __version__,
-            **{name: version(name) for name in ("torch", "onnx", "onnxscript", "onnxruntime")},
+            **{name: version(name) for name in ("torch", "onnx", "onnxscript")},
+            "onnxruntime": onnxruntime_version(),
         },
         "licence": {
             "weights": "research use only; the terms of the training data apply",

@@ -24,6 +24,7 @@ from fundus_export.certificate.limits import CertificateLimits
 from fundus_export.dialect_check import model_from_bytes
 from fundus_export.errors import ExportError
 from fundus_export.graphs import GraphBytes, export_graphs
+from fundus_export.library_versions import onnxruntime_version
 from fundus_runtime import _native
 from fundus_runtime.backends.onnxruntime import OnnxRuntimeBackend
 from fundus_runtime.bundle import Bundle
@@ -141,10 +142,8 @@ def _require_models(bundle: Bundle, names: Sequence[str]) -> None:
 
 
 def onnxruntime_in_words() -> str:
-    """ONNX Runtime and its version, by the module: its packages bear several names."""
-    import onnxruntime
-
-    return f"onnxruntime {onnxruntime.__version__}"
+    """ONNX Runtime and its version."""
+    return f"onnxruntime {onnxruntime_version()}"
 
 
 def open_on_cpu(

@@ -12,11 +12,11 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from fundus_export.errors import ExportError
+from fundus_export.library_versions import onnxruntime_version
 from fundus_export.quantise.images import CalibrationImages
 from fundus_export.quantise.ranges import RangeMethod, TensorRange
 from fundus_runtime.atomic import atomic_text, require_writable
@@ -154,7 +154,7 @@ def _write(path: Path, key: RangeKey, ranges: Ranges) -> None:
     content = {
         "format": _FORMAT,
         "key": asdict(key),
-        "measured_with": {"fundus_edge": __version__, "onnxruntime": version("onnxruntime")},
+        "measured_with": {"fundus_edge": __version__, "onnxruntime": onnxruntime_version()},
         "ranges": {tensor: found.to_list() for tensor, found in ranges.items()},
     }
     content["sha256"] = sha256_hex(canonical_json(content))

@@ -10,6 +10,12 @@ namespace fundus {
 
 namespace {
 
+constexpr std::size_t kCacheLine = 64;
+
+inline std::uintptr_t address_of(const std::uint8_t* at) {
+  return reinterpret_cast<std::uintptr_t>(at);
+}
+
 // With the number of rows known to the compiler, the sums of one pass stay in registers.
 template <bool kAdd, std::size_t kWhole>
 void weigh_n(const WeightedRows& rows, std::size_t count, std::uint32_t* __restrict sums) {
@@ -19,12 +25,22 @@ void weigh_n(const WeightedRows& rows, std::size_t count, std::uint32_t* __restr
   const std::uint8_t* const __restrict last = rows.last;
   const std::uint32_t unit = rows.unit;
   const std::uint32_t first_weight = rows.first_weight, last_weight = rows.last_weight;
-  for (std::size_t i = 0; i < count; ++i) {
+  const auto weigh_sample = [&](std::size_t i) {
     std::uint16_t sum = 0;
     for (std::size_t k = 0; k < kWhole; ++k) sum = static_cast<std::uint16_t>(sum + whole[k][i]);
     const std::uint32_t weighted = unit * sum + first_weight * first[i] + last_weight * last[i];
     sums[i] = kAdd ? sums[i] + weighted : weighted;
+  };
+  // The next output row's rows lie as far from these as the last from the first: asked for now,
+  // they are in the cache then.
+  const std::uintptr_t ahead = address_of(last) - address_of(kWhole > 0 ? whole[0] : last);
+  std::size_t i = 0;
+  for (; i + kCacheLine <= count; i += kCacheLine) {
+    for (std::size_t k = 0; k < kWhole; ++k)
+      __builtin_prefetch(reinterpret_cast<const void*>(address_of(whole[k] + i) + ahead), 0, 2);
+    for (std::size_t j = 0; j < kCacheLine; ++j) weigh_sample(i + j);
   }
+  for (; i < count; ++i) weigh_sample(i);
 }
 
 template <bool kAdd>

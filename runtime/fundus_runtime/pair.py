@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from fundus_runtime.backends.protocol import EncodedEyes
+from fundus_runtime.backends.protocol import EncodedEyes, Float32Array
 from fundus_runtime.engine import Engine
 from fundus_runtime.errors import UsageError
 from fundus_runtime.grader import EncodedEye, Grader, conclude
@@ -18,9 +18,23 @@ __all__ = ["screen_pair"]
 
 
 def screen_pair(
-    preparer: EyePreparer, engine: Engine, grader: Grader, left: PreparedEye, right: PreparedEye
+    preparer: EyePreparer,
+    engine: Engine,
+    grader: Grader,
+    left: PreparedEye,
+    right: PreparedEye,
+    *,
+    batch: Float32Array | None = None,
 ) -> ExamResult:
     """Screen two prepared eyes; the encoder runs at batch 2, or 1 where only one is usable.
+
+    Args:
+        preparer: of the screener.
+        engine: of the screener.
+        grader: of the screener.
+        left: the left eye.
+        right: the right eye.
+        batch: (2, 3, S, S), where both tensors lie already; None where each has its own memory.
 
     Raises:
         UsageError: the eyes are exchanged, or were prepared for another bundle.
@@ -37,9 +51,10 @@ def screen_pair(
     encoded: dict[Eye, EncodedEyes] = {}
     encode_ms = None
     if usable:
-        images = np.stack([eye.tensor for eye in usable if eye.tensor is not None])
-        batch, encode_ms = engine.encode(images, [eye.eye for eye in usable])
-        encoded = {eye.eye: _row(batch, i) for i, eye in enumerate(usable)}
+        if batch is None or len(usable) < 2:
+            batch = np.stack([eye.tensor for eye in usable if eye.tensor is not None])
+        both, encode_ms = engine.encode(batch, [eye.eye for eye in usable])
+        encoded = {eye.eye: _row(both, i) for i, eye in enumerate(usable)}
     eyes = (EncodedEye(eye, encoded.get(eye.eye)) for eye in (left, right))
     return conclude(engine, grader, *eyes, likeness=likeness, encode_ms=encode_ms)
 

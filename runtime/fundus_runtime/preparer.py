@@ -13,6 +13,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from fundus_runtime.backends.protocol import Float32Array
 from fundus_runtime.engine import ms_since
 from fundus_runtime.errors import ImageError, UngradableError, UsageError
 from fundus_runtime.gates import GateFigure, GateThresholds, judge, judge_pair
@@ -75,6 +76,7 @@ class EyePreparer:
         *,
         color: ColorOrder,
         decode_ms: float | None = None,
+        out: Float32Array | None = None,
     ) -> PreparedEye:
         """Preprocess and judge one eye's frame.
 
@@ -83,21 +85,27 @@ class EyePreparer:
             frame: uint8 (height, width, 3).
             color: its channel order, `rgb` or `bgr`.
             decode_ms: time that reading the file took, to be reported.
+            out: where the tensor goes, (3, S, S); None for memory of its own.
 
         Raises:
             ImageError: the array is not a frame, or larger than the limit.
             UsageError: `color` is neither of the two.
         """
-        prepared = self._preprocess(eye, frame, color, decode_ms)
+        prepared = self._preprocess(eye, frame, color, decode_ms, out)
         return self._judge(prepared, frame, color)
 
     def _preprocess(
-        self, eye: Eye, frame: NDArray[np.uint8], color: ColorOrder, decode_ms: float | None
+        self,
+        eye: Eye,
+        frame: NDArray[np.uint8],
+        color: ColorOrder,
+        decode_ms: float | None,
+        out: Float32Array | None,
     ) -> PreparedEye:
         self._require_size(frame)
         start = time.perf_counter()
         try:
-            done = self._native.prepare(frame, color=color)
+            done = self._native.prepare(frame, color=color, out=out)
         except UngradableError as error:
             return PreparedEye(
                 eye,
@@ -141,15 +149,15 @@ class EyePreparer:
             return judged
         return judged.refused(str(gates.reason), str(gates.hint))
 
-    def file(self, eye: Eye, path: str | Path) -> PreparedEye:
-        """Read, decode, preprocess and judge one eye's JPEG or PNG file.
+    def file(self, eye: Eye, path: str | Path, *, out: Float32Array | None = None) -> PreparedEye:
+        """Read, decode, preprocess and judge one eye's JPEG or PNG file; see `frame`.
 
         Raises:
             ImageError: the file cannot be used.
         """
         start = time.perf_counter()
         frame = read_photograph(path, max_megapixels=self._max_megapixels)
-        return self.frame(eye, frame, color="rgb", decode_ms=ms_since(start))
+        return self.frame(eye, frame, color="rgb", decode_ms=ms_since(start), out=out)
 
     def likeness(self, left: PreparedEye, right: PreparedEye) -> GateFigure | None:
         """How alike both photographs are; not passed where they are one and the same.

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fundus_runtime.backends.open import BACKENDS, open_engine
-from fundus_runtime.backends.protocol import Backend
+from fundus_runtime.backends.protocol import Backend, Float32Array
 from fundus_runtime.backends.settings import EngineSettings, Provider
 from fundus_runtime.bundle import Bundle
 from fundus_runtime.calibration import Calibration, OperatingPoint
@@ -260,10 +260,15 @@ class Screener:
             ImageError: an array is not such a frame, or too large.
             EngineError: the engine failed; there is no result.
         """
-        return self._screen_both(
-            lambda: self.prepare("left", left, color=color),
-            lambda: self.prepare("right", right, color=color),
-        )
+        frames: Mapping[Eye, NDArray[np.uint8] | None] = {"left": left, "right": right}
+
+        def prepare(eye: Eye, out: Float32Array) -> PreparedEye:
+            frame = frames[eye]
+            if frame is None:
+                return self._preparer.absent(eye)
+            return self._preparer.frame(eye, frame, color=color, out=out)
+
+        return self._screen_both(prepare)
 
     def screen_files(self, left: str | Path | None, right: str | Path | None) -> ExamResult:
         """Screen a pair of JPEG or PNG files; see `screen`.
@@ -272,9 +277,15 @@ class Screener:
             ImageError: a file cannot be used.
             EngineError: the engine failed; there is no result.
         """
-        return self._screen_both(
-            lambda: self.prepare_file("left", left), lambda: self.prepare_file("right", right)
-        )
+        paths: Mapping[Eye, str | Path | None] = {"left": left, "right": right}
+
+        def prepare(eye: Eye, out: Float32Array) -> PreparedEye:
+            path = paths[eye]
+            if path is None:
+                return self._preparer.absent(eye)
+            return self._preparer.file(eye, path, out=out)
+
+        return self._screen_both(prepare)
 
     def prepare(
         self,
@@ -302,10 +313,14 @@ class Screener:
         """
         return screen_pair(self._preparer, self._engine, self._grader, left, right)
 
-    def _screen_both(
-        self, left: Callable[[], PreparedEye], right: Callable[[], PreparedEye]
-    ) -> ExamResult:
-        return self.screen_prepared(*self._both_eyes.run(left, right))
+    def _screen_both(self, prepare: Callable[[Eye, Float32Array], PreparedEye]) -> ExamResult:
+        """Prepare each eye where the encoder reads it, and screen both."""
+        size = self._preparer.spec.size
+        batch = np.empty((2, 3, size, size), np.float32)
+        left, right = self._both_eyes.run(
+            lambda: prepare("left", batch[0]), lambda: prepare("right", batch[1])
+        )
+        return screen_pair(self._preparer, self._engine, self._grader, left, right, batch=batch)
 
     def _release(self, exam: Exam) -> None:
         with self._changing:

@@ -10,60 +10,70 @@ namespace fundus {
 
 namespace {
 
-constexpr std::size_t kCacheLine = 64;
-
-inline std::uintptr_t address_of(const std::uint8_t* at) {
-  return reinterpret_cast<std::uintptr_t>(at);
-}
-
 // With the number of rows known to the compiler, the sums of one pass stay in registers.
 template <bool kAdd, std::size_t kWhole>
-void weigh_n(const WeightedRows& rows, std::size_t count, std::uint32_t* __restrict sums) {
+void weigh_n(const WeightedRows& rows, std::size_t begin, std::size_t end,
+             std::uint32_t* __restrict sums) {
   const std::uint8_t* __restrict whole[kWhole + 1];
   for (std::size_t k = 0; k < kWhole; ++k) whole[k] = rows.whole[k];
   const std::uint8_t* const __restrict first = rows.first;
   const std::uint8_t* const __restrict last = rows.last;
   const std::uint32_t unit = rows.unit;
   const std::uint32_t first_weight = rows.first_weight, last_weight = rows.last_weight;
-  const auto weigh_sample = [&](std::size_t i) {
+  for (std::size_t i = begin; i < end; ++i) {
     std::uint16_t sum = 0;
     for (std::size_t k = 0; k < kWhole; ++k) sum = static_cast<std::uint16_t>(sum + whole[k][i]);
     const std::uint32_t weighted = unit * sum + first_weight * first[i] + last_weight * last[i];
     sums[i] = kAdd ? sums[i] + weighted : weighted;
-  };
-  // The next output row's rows lie as far from these as the last from the first: asked for now,
-  // they are in the cache then.
-  const std::uintptr_t ahead = address_of(last) - address_of(kWhole > 0 ? whole[0] : last);
-  std::size_t i = 0;
-  for (; i + kCacheLine <= count; i += kCacheLine) {
-    for (std::size_t k = 0; k < kWhole; ++k)
-      __builtin_prefetch(reinterpret_cast<const void*>(address_of(whole[k] + i) + ahead), 0, 2);
-    for (std::size_t j = 0; j < kCacheLine; ++j) weigh_sample(i + j);
   }
-  for (; i < count; ++i) weigh_sample(i);
+}
+
+inline std::uintptr_t address_of(const std::uint8_t* at) {
+  return reinterpret_cast<std::uintptr_t>(at);
+}
+
+// The next output row's rows lie as far from these as the last from the first: asked for now, they
+// are in the cache then.
+inline void ask_for_next(const WeightedRows& rows, std::size_t begin, std::size_t end) {
+  constexpr std::size_t kCacheLine = 64;
+  const std::uintptr_t ahead = address_of(rows.last) - address_of(rows.first);
+  for (int k = 0; k < rows.whole_count; ++k)
+    for (std::size_t i = begin; i < end; i += kCacheLine)
+      __builtin_prefetch(reinterpret_cast<const void*>(address_of(rows.whole[k] + i) + ahead), 0,
+                         2);
+}
+
+template <bool kAdd, std::size_t kWhole>
+void weigh_blocks(const WeightedRows& rows, std::size_t count, std::uint32_t* sums) {
+  constexpr std::size_t kBlock = 256;
+  for (std::size_t begin = 0; begin < count; begin += kBlock) {
+    const std::size_t end = count - begin < kBlock ? count : begin + kBlock;
+    ask_for_next(rows, begin, end);
+    weigh_n<kAdd, kWhole>(rows, begin, end, sums);
+  }
 }
 
 template <bool kAdd>
 void weigh(const WeightedRows& rows, std::size_t count, std::uint32_t* sums) {
   switch (rows.whole_count) {
     case 0:
-      return weigh_n<kAdd, 0>(rows, count, sums);
+      return weigh_blocks<kAdd, 0>(rows, count, sums);
     case 1:
-      return weigh_n<kAdd, 1>(rows, count, sums);
+      return weigh_blocks<kAdd, 1>(rows, count, sums);
     case 2:
-      return weigh_n<kAdd, 2>(rows, count, sums);
+      return weigh_blocks<kAdd, 2>(rows, count, sums);
     case 3:
-      return weigh_n<kAdd, 3>(rows, count, sums);
+      return weigh_blocks<kAdd, 3>(rows, count, sums);
     case 4:
-      return weigh_n<kAdd, 4>(rows, count, sums);
+      return weigh_blocks<kAdd, 4>(rows, count, sums);
     case 5:
-      return weigh_n<kAdd, 5>(rows, count, sums);
+      return weigh_blocks<kAdd, 5>(rows, count, sums);
     case 6:
-      return weigh_n<kAdd, 6>(rows, count, sums);
+      return weigh_blocks<kAdd, 6>(rows, count, sums);
     case 7:
-      return weigh_n<kAdd, 7>(rows, count, sums);
+      return weigh_blocks<kAdd, 7>(rows, count, sums);
     default:
-      return weigh_n<kAdd, 8>(rows, count, sums);
+      return weigh_blocks<kAdd, 8>(rows, count, sums);
   }
 }
 

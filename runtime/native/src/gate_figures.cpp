@@ -128,7 +128,7 @@ void count_bends(const PixelRow& row, std::int64_t begin, std::int64_t end, Hist
     at += pixel;
   };
   std::int64_t left = end - begin - 2;
-  for (; left >= std::int64_t{kLanes}; left -= kLanes)
+  for (; left >= std::int64_t{kLanes}; left -= std::int64_t{kLanes})
     for (std::size_t lane = 0; lane < kLanes; ++lane) count_bend(lane);
   for (; left > 0; --left) count_bend(0);
 }

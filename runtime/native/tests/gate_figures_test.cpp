@@ -2,11 +2,17 @@
 // Python.
 #include "fundus/gate_figures.hpp"
 
+#include <algorithm>
+#include <cmath>
 #include <cstdlib>
 #include <memory>
+#include <numeric>
 #include <stdexcept>
+#include <vector>
 
 #include "drawn.hpp"
+#include "fundus/fine_structure.hpp"
+#include "fundus/side_score.hpp"
 
 namespace {
 
@@ -75,6 +81,39 @@ void no_disc_reads_beyond_the_frame() {
   }
 }
 
+// Values and weights in memory of exactly their size, for any set of cells, none included.
+void what_is_derived_from_cells_is_finite_and_changes_sides_in_the_mirror() {
+  drawn::Random random(5);
+  const std::vector<double> weights(fundus::kSideWeights, 0.01);
+  constexpr std::size_t kSide = fundus::kGateCells;
+  for (int round = 0; round < 200; ++round) {
+    GateCells cells{}, mirrored{};
+    const int one_in = random.from(1, 4);
+    for (std::size_t k = 0; k < cells.inside.size(); ++k) {
+      if (round == 0 || !random.one_in(one_in)) continue;
+      const std::size_t other = k / kSide * kSide + kSide - 1 - k % kSide;
+      cells.inside[k] = mirrored.inside[other] = 1;
+      for (std::size_t c = 0; c < 3; ++c)
+        cells.levels[3 * k + c] = mirrored.levels[3 * other + c] =
+            static_cast<std::uint16_t>(random.from(0, 4080));
+    }
+    std::vector<std::uint16_t> green(cells.inside.size());
+    for (std::size_t k = 0; k < green.size(); ++k) green[k] = cells.levels[3 * k + 1];
+    const auto count = std::count(cells.inside.begin(), cells.inside.end(), std::uint8_t{1});
+    std::vector<double> values(static_cast<std::size_t>(count));
+    fundus::fine_structure(green.data(), cells.inside.data(), cells.inside.data(), values.data());
+    check(std::all_of(values.begin(), values.end(), [](double v) { return std::isfinite(v); }),
+          "the structure is finite");
+    check(std::fabs(std::accumulate(values.begin(), values.end(), 0.0)) < 1e-3, "and centred");
+    const double score =
+        fundus::side_score(cells.levels.data(), cells.inside.data(), weights.data());
+    const double back =
+        fundus::side_score(mirrored.levels.data(), mirrored.inside.data(), weights.data());
+    check(std::isfinite(score) && std::fabs(score + back) < 1e-9, "a mirror image is of the other");
+    check(round > 0 || (count == 0 && score == 0), "without cells there is no side");
+  }
+}
+
 void what_makes_no_sense_is_refused() {
   drawn::Random random(4);
   const auto pixels = drawn::fundus(kHeight, kWidth, kDisc, random);
@@ -97,6 +136,7 @@ int main() {
   a_drawn_fundus_has_the_levels_that_it_was_drawn_with();
   noise_rises_with_the_noise();
   no_disc_reads_beyond_the_frame();
+  what_is_derived_from_cells_is_finite_and_changes_sides_in_the_mirror();
   what_makes_no_sense_is_refused();
   return drawn::failures == 0 ? 0 : 1;
 }

@@ -53,6 +53,16 @@ def test_a_photograph_is_read_equally_whatever_its_strides_and_order(eye, field_
     assert expected.detail > 0
 
 
+def test_cells_of_many_pixels_are_read_equally() -> None:
+    """More pixels a cell than 16 bits hold the sum of."""
+    frame = np.full((64, 60_000, 3), 255, np.uint8)
+    frame[:, ::7] = 3
+    disc = FieldOfView(30_000, 32, 30_000, 32, 1000, 1000)
+    expected = reference.measure(frame, disc, color="rgb")
+    assert_equal(native.measure(frame, disc, color="rgb"), expected)
+    assert expected.cells > 1000
+
+
 def test_full_resolution_is_read_equally(eye, field_of) -> None:
     large = np.repeat(np.repeat(eye, 3, axis=0), 3, axis=1)[:1944, :2592]
     disc = field_of(large)

@@ -249,7 +249,7 @@ class Screener:
         *,
         color: ColorOrder,
     ) -> ExamResult:
-        """Screen a ready pair of frames; each eye is prepared on a thread of its own.
+        """Screen a ready pair of frames, both prepared at a time where there are threads for it.
 
         Args:
             left: the left eye, uint8 (height, width, 3), or None where it is absent.

@@ -1,6 +1,6 @@
 """Two calls at the same time, each on a thread of our own that keeps to a CPU of its own.
 
-They start with the first calls and sleep between them. While both are at work for somebody else,
+They start with the first calls and sleep between them. While they are at work for another caller,
 and where there are none, the calls run one after the other on the calling thread: slower, and the
 same.
 """
@@ -22,11 +22,12 @@ _Second = TypeVar("_Second")
 
 
 class SideBySide:
-    """Runs two calls at a time; they must not begin others here.
+    """Runs two calls at a time.
 
     Args:
         name: of the threads.
-        settings: whose budget of threads and CPUs they take; with one thread there are none.
+        settings: whose budget of threads and CPUs they take, whatever the engine runs on; with
+            one thread there are none.
     """
 
     def __init__(self, name: str, settings: EngineSettings) -> None:
@@ -51,10 +52,32 @@ class SideBySide:
                 begun.append(thread.begin(call))
             return begun[0].result(), begun[1].result()
         finally:
-            wait(begun)
-            self._free.release()
+            try:
+                wait(begun)
+            finally:
+                # an interrupt may have ended the wait: the threads are free once they really are
+                _when_done(begun, self._free.release)
+                begun.clear()  # an error must not keep what the calls worked on
 
     def close(self) -> None:
         """End the threads after what they have begun; later calls run on the calling thread."""
         for thread in self._threads:
             thread.close()
+
+
+def _when_done(calls: list[Future[Any]], then: Callable[[], None]) -> None:
+    """Call once, when all these have ended; now, where they have."""
+    left = [len(calls)]
+    counting = Lock()
+
+    def one_is_done(_: Future[Any]) -> None:
+        with counting:
+            left[0] -= 1
+            last = left[0] == 0
+        if last:
+            then()
+
+    if not calls:
+        then()
+    for call in calls:
+        call.add_done_callback(one_is_done)

@@ -11,26 +11,43 @@ from fundus_benchmarks.report.latency_rows import (
     fastest_own,
     package_of,
     part_of,
+    prepares_side_by_side,
     timed_parts,
 )
 
 ROWS = drawn_parts()["latency"]["rows"]
 
 
-def test_a_pair_takes_twice_an_eyes_preparation_and_a_second_eye_once() -> None:
-    assert dict(timed_parts(ROWS, _row("paper", "pair"))) == {
+def test_of_a_pair_prepared_side_by_side_encoder_and_head_alone_are_parts() -> None:
+    pair = _row("paper", "pair")
+    assert prepares_side_by_side(pair)
+    assert dict(timed_parts(ROWS, pair)) == {"encoder_2": 62.0, "head": 5.4}
+
+
+@pytest.mark.parametrize("threads", [1, None])
+def test_a_pair_on_one_thread_takes_twice_an_eyes_preparation(threads: int | None) -> None:
+    rows = [{**row, "threads": threads} for row in ROWS]
+    pair = {**_row("paper", "pair"), "threads": threads}
+    assert not prepares_side_by_side(pair)
+    assert dict(timed_parts(rows, pair)) == {
         "preprocessing": 2 * 1.9,
         "gates": 2 * 1.0,
         "encoder_2": 62.0,
         "head": 5.4,
     }
+
+
+def test_a_second_eye_takes_one_eyes_preparation() -> None:
+    assert not prepares_side_by_side(_row("paper", "second_eye"))
     assert list(dict(timed_parts(ROWS, _row("paper", "second_eye"))).values()) == [
         *(1.9, 1.0, 36.0, 5.4)
     ]
 
 
 def test_a_peers_eyes_are_prepared_with_opencv_and_not_judged() -> None:
-    openvino = dict(timed_parts(ROWS, _row("edge", "pair", "OpenVINO INT8")))
+    pair = _row("edge", "pair", "OpenVINO INT8")
+    assert not prepares_side_by_side(pair)
+    openvino = dict(timed_parts(ROWS, pair))
     assert openvino == {"preprocessing": 22.0, "encoder_2": 6.0, "head": 3.0}
     assert dict(timed_parts(ROWS, _row("edge", "pair", "PyTorch FP32"))) == {"preprocessing": 22.0}
 

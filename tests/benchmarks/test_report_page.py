@@ -189,6 +189,18 @@ def test_plots_are_well_formed_and_the_same_for_the_same_run() -> None:
     assert "13.0" in texts
 
 
+def test_a_pair_s_eyes_side_by_side_are_one_length_with_the_rest() -> None:
+    rows = [row for row in drawn_parts()["latency"]["rows"] if row["contender"] == "runtime"]
+    plot = latency_by_stage(rows, "edge")
+    assert plot is not None
+    assert "both eyes prepared, and the rest" in plot.svg
+    assert "side by side, which was not timed alone" in plot.caption
+    plot = latency_by_stage([{**row, "threads": 1} for row in rows], "edge")
+    assert plot is not None
+    assert "both eyes prepared" not in plot.svg
+    assert "side by side" not in plot.caption
+
+
 def test_slope_and_intercept_stand_in_a_curves_legend() -> None:
     plot = growth(drawn_parts()["growth"]["rows"])
     assert plot is not None

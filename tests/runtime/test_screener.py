@@ -76,6 +76,27 @@ def test_a_ready_pair_is_prepared_on_two_threads_and_graded_alike(
     assert result == expected
 
 
+@pytest.mark.parametrize(
+    "case", ["left absent", "right absent", "left black", "right black", "same"]
+)
+def test_on_two_threads_a_pair_that_is_none_is_graded_as_on_one(
+    screener, shared_bundle, draw, case
+) -> None:
+    frames: dict[str, Any] = {"left": draw("D", seed=1), "right": draw("N", seed=2)}
+    eye, _, what = case.partition(" ")
+    if case == "same":
+        frames["right"] = frames["left"].copy()
+    else:
+        frames[eye] = None if what == "absent" else np.zeros((200, 200, 3), np.uint8)
+    expected = without_times(screener.screen(**frames, color="rgb"))
+    with Screener.open(shared_bundle, threads=2) as two:
+        two.screen(draw("N", seed=3), draw("N", seed=4), color="rgb")  # fills the memory
+        result = without_times(two.screen(**frames, color="rgb"))
+    del result["engine"]["threads"], expected["engine"]["threads"]
+    assert result == expected
+    assert result["outcome"] == "ungradable"
+
+
 @pytest.mark.parametrize("absent", ["left", "right"])
 def test_one_eye_alone_is_screened_but_never_normal(screener, draw, absent) -> None:
     frames = {"left": draw("N"), "right": draw("N"), absent: None}

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import gc
 import os
 import threading
 import time
+import weakref
 
 import pytest
 
@@ -92,6 +94,98 @@ def test_closing_leaves_no_thread_and_calls_still_run() -> None:
     assert set(threading.enumerate()) == before
     here = threading.get_ident()
     assert both.run(threading.get_ident, threading.get_ident) == (here, here)
+
+
+class Photograph:
+    """Something large that a call works on."""
+
+
+def calls_on(photograph: Photograph):
+    def fail() -> None:
+        raise ValueError(f"cannot use {photograph!r}")
+
+    return fail, lambda: photograph
+
+
+@pytest.mark.parametrize("closed", [False, True])
+def test_an_error_keeps_nothing_that_the_calls_worked_on(both, closed) -> None:
+    if closed:
+        both.close()
+    photograph = Photograph()
+    seen, calls = weakref.ref(photograph), calls_on(photograph)
+    del photograph
+    gc.collect()
+    gc.disable()
+    try:
+        with pytest.raises(ValueError, match="cannot use"):
+            both.run(*calls)
+        del calls
+        assert seen() is None
+    finally:
+        gc.enable()
+
+
+def test_after_two_interrupts_the_threads_are_free_once_their_calls_have_ended(
+    both, monkeypatch
+) -> None:
+    go_on = threading.Event()
+
+    def interrupted(*args, **options):
+        raise KeyboardInterrupt
+
+    def slow() -> None:
+        assert go_on.wait(timeout=10)
+
+    here = threading.get_ident()
+    with monkeypatch.context() as patch:
+        patch.setattr("concurrent.futures.Future.result", interrupted)
+        patch.setattr("fundus_runtime.side_by_side.wait", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            both.run(slow, slow)
+    # both still work: nothing may be begun on their threads
+    assert both.run(threading.get_ident, threading.get_ident) == (here, here)
+    go_on.set()
+    deadline = time.monotonic() + 10
+    while here in both.run(threading.get_ident, threading.get_ident):
+        assert time.monotonic() < deadline
+
+
+def test_closing_waits_for_what_was_begun(both) -> None:
+    working, ended = threading.Event(), threading.Event()
+
+    def slow() -> int:
+        working.set()
+        time.sleep(0.1)
+        ended.set()
+        return 7
+
+    answers: list[tuple[int, int]] = []
+    caller = threading.Thread(target=lambda: answers.append(both.run(slow, lambda: 8)))
+    caller.start()
+    assert working.wait(timeout=10)
+    both.close()
+    assert ended.is_set()
+    caller.join(timeout=10)
+    assert answers == [(7, 8)]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_in_a_forked_process_calls_run_on_the_calling_thread(both) -> None:
+    both.run(lambda: None, lambda: None)
+    child = os.fork()
+    if child == 0:
+        here = threading.get_ident()
+        alike = both.run(threading.get_ident, threading.get_ident) == (here, here)
+        os._exit(0 if alike else 1)
+    deadline = time.monotonic() + 10
+    while (ended := os.waitpid(child, os.WNOHANG)) == (0, 0):
+        if time.monotonic() > deadline:
+            os.kill(child, 9)
+            os.waitpid(child, 0)
+            pytest.fail("the child waits for a thread that it does not have")
+        time.sleep(0.01)
+    assert os.waitstatus_to_exitcode(ended[1]) == 0
 
 
 @pytest.mark.skipif(

@@ -20,6 +20,7 @@ __all__ = [
     "models_of",
     "package_of",
     "part_of",
+    "prepares_side_by_side",
     "timed_parts",
 ]
 
@@ -50,12 +51,14 @@ STAGE_NAMES = {
     "first_result": "process start to first result",
 }
 WHOLES = ("pair", "second_eye", "retake", "first_result")
-# What a whole waits for, one after the other, and how often: a pair's eyes are prepared one by one.
+# What a whole waits for, one after the other, and how often.
 PARTS_OF = {
     "pair": {"preprocessing": 2, "gates": 2, "encoder_2": 1, "head": 1},
     "second_eye": {"preprocessing": 1, "gates": 1, "encoder_1": 1, "head": 1},
     "retake": {"preprocessing": 1, "gates": 1, "encoder_1": 1, "head": 1},
 }
+# Two eyes prepared side by side take what no stage was timed for.
+_PARTS_BESIDE_EYES = {"encoder_2": 1, "head": 1}
 _SAME = ("model", "dialect", "backend", "provider", "threads")
 
 
@@ -137,12 +140,21 @@ def _likeness(row: Row, whole: Row) -> int:
     return sum(row.get(key) == whole.get(key) for key in _SAME)
 
 
+def prepares_side_by_side(whole: Row) -> bool:
+    """Whether a pair's eyes are prepared at a time: the product's are where it has two threads."""
+    threads = measured(whole.get("threads")) or 1
+    return is_own(whole) and whole.get("stage") == "pair" and threads >= 2
+
+
 def timed_parts(rows: Sequence[Row], whole: Row) -> Iterator[tuple[str, float]]:
     """The stages of a whole that were timed apart, and what they take of it in ms, by medians.
 
-    Peers prepare their eyes with OpenCV.
+    Peers prepare their eyes with OpenCV. Of a pair whose eyes are prepared side by side the stages
+    after that are told alone.
     """
-    for stage, count in PARTS_OF.get(str(whole.get("stage")), {}).items():
+    beside = prepares_side_by_side(whole)
+    parts = _PARTS_BESIDE_EYES if beside else PARTS_OF.get(str(whole.get("stage")), {})
+    for stage, count in parts.items():
         by_opencv = is_peer(whole) and stage == "preprocessing"
         row = part_of(rows, {**whole, "contender": "OpenCV"} if by_opencv else whole, stage)
         if row is not None:

@@ -15,6 +15,7 @@ from fundus_benchmarks.report.latency_rows import (
     contender_name,
     is_own,
     is_peer,
+    prepares_side_by_side,
     timed_parts,
 )
 from fundus_benchmarks.report.limit_distance import Distance
@@ -37,6 +38,12 @@ __all__ = ["distance_to_limit", "latency_by_stage"]
 _SHOWN = ("pair", "second_eye")
 _SHORT = {"pair": "pair", "second_eye": "second eye"}
 _REST = ("#eef1f4", "////")
+# In the colour of preprocessing, hatched as the rest.
+_EYES_AND_REST = (STAGES["preprocessing"][0], "////")
+_ABOUT_EYES = (
+    " With two threads or more the product prepares both eyes of a pair side by side, which was "
+    "not timed alone: all that such a pair takes beyond encoder and head is one length."
+)
 
 
 def latency_by_stage(rows: Sequence[Row], model: str) -> Plot | None:
@@ -52,15 +59,16 @@ def latency_by_stage(rows: Sequence[Row], model: str) -> Plot | None:
         named_rows(axes, [_label(row) for row in bars])
         axes.set_xlabel("ms, median; the thin line ends at the 90th percentile")
         lengths_from_nought(axes)
-        figure.legend(handles=_legend(), loc="outside lower center", ncols=5)
+        figure.legend(handles=_legend(bars), loc="outside lower center", ncols=3)
 
     return made(
         f"latency-{model}",
         f"{model}: from two frames to the result, and the wait after the second eye. Stages were "
         "timed alone, and may take longer so; the rest is what the whole, the black mark, takes "
-        "beyond them. PyTorch's rest holds encoder and head, which it runs as one.",
+        "beyond them. PyTorch's rest holds encoder and head, which it runs as one."
+        f"{_ABOUT_EYES if any(map(prepares_side_by_side, bars)) else ''}",
         draw,
-        height_in=1.2 + 0.3 * len(bars),
+        height_in=1.4 + 0.3 * len(bars),
     )
 
 
@@ -114,7 +122,8 @@ def _bar(axes: Axes, place: int, row: Row, rows: Sequence[Row]) -> None:
         _segment(axes, place, end, ms, *STAGES[stage])
         end += ms
     if whole > end:
-        _segment(axes, place, end, whole - end, *_REST)
+        rest = _EYES_AND_REST if prepares_side_by_side(row) else _REST
+        _segment(axes, place, end, whole - end, *rest)
     high = max(measured(row.get("p90_ms")) or whole, whole)
     axes.plot([whole, high], [place, place], color=INK, linewidth=1)
     axes.plot([whole, whole], [place - 0.36, place + 0.36], color=INK, linewidth=2)
@@ -136,12 +145,15 @@ def _label(row: Row) -> str:
     return f"{name}: {_SHORT[row['stage']]}" if is_own(row) else name
 
 
-def _legend() -> list[Any]:
+def _legend(bars: Sequence[Row]) -> list[Any]:
     named = {"preprocessing": "preprocessing", "gates": "gates", "encoder_1": "encoder"}
     stages = {**named, "head": "head"}
+    rests = {"the rest": _REST}
+    if any(map(prepares_side_by_side, bars)):
+        rests["both eyes prepared, and the rest"] = _EYES_AND_REST
     return [
         *(Patch(**_fill(*STAGES[stage]), label=name) for stage, name in stages.items()),
-        Patch(**_fill(*_REST), label="the rest"),
+        *(Patch(**_fill(*rest), label=name) for name, rest in rests.items()),
     ]
 
 

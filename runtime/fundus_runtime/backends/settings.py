@@ -85,7 +85,7 @@ class EngineSettings:
         _require_one_of("spinning", self.spinning, get_args(Spinning))
         if self.precision is not None:
             _require_one_of("precision", self.precision, PRECISIONS)
-        if self.affinity:
+        if self.affinity is not None:
             self._require_affinity(self.affinity)
 
     @property
@@ -120,7 +120,11 @@ class EngineSettings:
         affinity = None if self.affinity is None else list(self.affinity)
         return {**asdict(self), "affinity": affinity}
 
-    def _require_affinity(self, cpus: tuple[int, ...]) -> None:
+    def _require_affinity(self, cpus: object) -> None:
+        if not isinstance(cpus, tuple):
+            raise UsageError(f"affinity is {cpus!r}, expected a tuple of numbers of CPUs")
+        if not cpus:
+            return
         allowed = _allowed_cpus()
         if len(set(cpus)) != len(cpus) or (allowed and not set(cpus) <= allowed):
             raise UsageError(

@@ -88,14 +88,14 @@ Pair pair_at(const std::uint8_t* at) {
   return __builtin_convertvector(bytes, Pair);
 }
 
-// Adds up packed pixels two by two, as long as one more follows; where it ended.
-const std::uint8_t* add_pairs(const std::uint8_t* at, std::int64_t count, std::uint32_t* sums) {
+// Adds up packed pixels two by two, as long as one more follows; how many pixels that were.
+std::int64_t add_pairs(const std::uint8_t* at, std::int64_t count, std::uint32_t* sums) {
   const std::int64_t pairs = std::min((count - 1) / 2, kMostPairs);
   Pair total = {};
   for (std::int64_t k = 0; k < pairs; ++k, at += 6) total += pair_at(at);
   for (int channel = 0; channel < 3; ++channel)
     sums[channel] = std::uint32_t{total[channel]} + total[channel + 3];
-  return at;
+  return 2 * pairs;
 }
 
 template <bool packed>
@@ -104,10 +104,10 @@ void average_cell(const PixelRow& row, std::int64_t begin, std::int64_t end, int
   const std::ptrdiff_t pixel = packed ? 3 : row.pixel_stride;
   const std::ptrdiff_t channel = packed ? 1 : row.channel_stride;
   std::uint32_t sums[3] = {0, 0, 0};
-  const std::uint8_t* at = row.data + begin * pixel;
-  const std::uint8_t* const last = row.data + end * pixel;
-  if (packed) at = add_pairs(at, end - begin, sums);
-  for (; at != last; at += pixel) {
+  const std::int64_t added =
+      packed ? add_pairs(row.data + begin * pixel, end - begin, sums) : std::int64_t{0};
+  const std::uint8_t* at = row.data + (begin + added) * pixel;
+  for (std::int64_t x = begin + added; x < end; ++x, at += pixel) {
     sums[0] += at[0];
     sums[1] += at[channel];
     sums[2] += at[2 * channel];

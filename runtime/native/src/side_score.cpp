@@ -23,9 +23,10 @@ using Sums = Tiles<std::int32_t>;
 template <typename Value>
 Sums tiles_of(const Value* cells, std::size_t step) {
   Sums tiles{};
-  for (std::size_t y = 0; y < std::size_t{kGateCells}; ++y)
-    for (std::size_t x = 0; x < std::size_t{kGateCells}; ++x, cells += step)
-      tiles[y / kCellsOfTile][x / kCellsOfTile] += *cells;
+  constexpr std::size_t kSide = kGateCells;
+  for (std::size_t y = 0; y < kSide; ++y)
+    for (std::size_t x = 0; x < kSide; ++x)
+      tiles[y / kCellsOfTile][x / kCellsOfTile] += cells[(y * kSide + x) * step];
   return tiles;
 }
 

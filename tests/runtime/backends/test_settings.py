@@ -32,6 +32,8 @@ CPU = min(os.sched_getaffinity(0))
         ({"spinning": "always"}, "spinning must be one of while_running, never"),
         ({"precision": "int4"}, "precision must be one of fp32, tf32, fp16, int8"),
         ({"affinity": (CPU, CPU)}, "expected different ones"),
+        ({"affinity": 0}, "expected a tuple"),
+        ({"affinity": [CPU]}, "expected a tuple"),
         ({"affinity": (100_000,)}, "of those that this process may use"),
         ({"affinity": (CPU,), "threads": 2}, "names 1 CPUs for 2 threads"),
     ],

@@ -53,6 +53,16 @@ def test_a_photograph_is_read_equally_whatever_its_strides_and_order(eye, field_
     assert expected.detail > 0
 
 
+def test_a_frame_of_one_column_shown_again_and_again_is_read_equally() -> None:
+    column = noise(200, 1)
+    frame = np.broadcast_to(column, (200, 240, 3))
+    assert frame.strides[1] == 0
+    disc = FieldOfView(120, 100, 90, 90, 1000, 1000)
+    expected = reference.measure(frame, disc, color="rgb")
+    assert_equal(native.measure(frame, disc, color="rgb"), expected)
+    assert expected.red > 0
+
+
 def test_cells_of_many_pixels_are_read_equally() -> None:
     """More pixels a cell than 16 bits hold the sum of."""
     frame = np.full((64, 60_000, 3), 255, np.uint8)

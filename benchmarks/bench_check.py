@@ -4,7 +4,9 @@
     python benchmarks/bench_check.py --report RUN.json     # judges what runtime_speed.py wrote
 
 Exit 1 when a promise is missed, or when a figure is more than 15 % worse than the last one kept for
-this machine and its processor under `benchmarks/results`. The last line is the summary of both.
+this machine and its processor under `benchmarks/results`. A kept run that does not state its
+processor counts only where none is known to be of the same one, and the summary says so. The last
+line is the summary of both.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from fundus_benchmarks.ratios.bars import Verdict, Worsening, against, judge, read_bars
-from fundus_benchmarks.results.kept import RESULTS, Run, comparable, kept_runs
+from fundus_benchmarks.results.kept import RESULTS, Run, comparable, kept_runs, last_measured
 from fundus_benchmarks.results.processor import PROCESSOR
 from fundus_benchmarks.results.run_file import machine_name, read_part
 from fundus_runtime.commands.arguments import positive_number
@@ -38,14 +40,14 @@ def _check(args: argparse.Namespace) -> int:
     bars, figures = read_bars(args.bars), report["figures"]
     verdicts = judge(bars, figures)
     runs = earlier_ratios(report, args.results)
-    same = comparable(report["machine"].get(PROCESSOR), runs) if runs else []
-    before = max(same, key=_ratios_at, default=None)
+    processor = report.get("machine", {}).get(PROCESSOR)
+    before, others = last_measured(processor, "ratios", runs), _others(processor, runs)
     changes = (
         [] if before is None else against(bars, figures, before.parts["ratios"].get("figures", {}))
     )
     for line in (*verdicts, *changes):
         print(line)
-    print(f"{_kept(verdicts)}; {_held(changes, before, len(runs) - len(same))}")
+    print(f"{_kept(verdicts)}; {_held(changes, before, others)}")
     failed = any(not one.kept for one in verdicts) or any(one.too_much for one in changes)
     return 1 if failed else 0
 
@@ -98,6 +100,10 @@ def _ratios_at(run: Run) -> str:
     return str(run.parts["ratios"]["measured_at"]) if "ratios" in run.parts else ""
 
 
+def _others(processor: str | None, runs: Sequence[Run]) -> int:
+    return len(runs) - len(comparable(processor, runs))
+
+
 def _kept(verdicts: Sequence[Verdict]) -> str:
     missed = [verdict.bar.name for verdict in verdicts if not verdict.kept]
     return f"{len(verdicts) - len(missed)} of {len(verdicts)} bars kept" + (
@@ -112,8 +118,8 @@ def _held(changes: Sequence[Worsening], before: Run | None, others: int) -> str:
         return f"no earlier ratios of this machine are kept to compare with{kept}"
     worse = [one.bar.name for one in changes if one.too_much]
     return (
-        f"{len(changes) - len(worse)} of {len(changes)} figures within 15 % of {before.date}, "
-        f"commit {before.commit}" + (f", worse: {', '.join(worse)}" if worse else "")
+        f"{len(changes) - len(worse)} of {len(changes)} figures within 15 % of "
+        f"{before.day_and_commit}" + (f", worse: {', '.join(worse)}" if worse else "")
     )
 
 

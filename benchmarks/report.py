@@ -135,8 +135,8 @@ def _end(
         yield f"not measured: {', '.join(absent)}"
     yield from (f"  {value:>16}  {name}" for name, value in key_figures(run))
     if comparison is not None:
-        slower, old = comparison.own("slower"), comparison.old
-        yield f"{len(slower)} rows slower beyond noise than on {old.date}, commit {old.commit}"
+        slower = comparison.own("slower")
+        yield f"{len(slower)} rows slower beyond noise than on {comparison.old.day_and_commit}"
         yield from (f"  {change.ratio:15.2f}×  {what_of(change.key)}" for change in slower)
     yield from other_processors(run, kept)
     yield from (f"wrote {path}, {path.stat().st_size / 1e3:.1f} kB" for path in made)

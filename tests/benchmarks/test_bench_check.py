@@ -108,7 +108,18 @@ def test_a_run_kept_before_processors_were_told_is_a_measure_as_ever(checked, ke
     newer = {"machine": {**MACHINE, PROCESSOR: "AuthenticAMD family 25 model 17"}}
     worse = {**BEFORE, "memory_mb": 130.0}
     # what is kept does not tell its processor, and is compared as ever
-    assert checked(worse, **newer)[0] == 1
+    status, lines = checked(worse, **newer)
+    assert status == 1
+    assert "of 2026-11-18, commit 0123456789ab (its processor is not stated), wo" in lines[-1]
+
+
+def test_a_run_known_to_be_of_the_processor_is_the_measure(tmp_path: Path, checked, kept) -> None:
+    machine = {**MACHINE, PROCESSOR: "AuthenticAMD family 25"}
+    same = {**BEFORE, "memory_mb": 130.0}
+    keep(Run.of([{**_ratios(same, "2026-11-10"), "machine": machine}]), tmp_path / "results")
+    status, lines = checked(same, machine=machine)
+    assert status == 0
+    assert lines[-1].endswith("2 of 2 figures within 15 % of 2026-11-10, commit 0123456789ab")
 
 
 def test_of_another_processor_is_said_and_not_compared(tmp_path: Path, checked) -> None:

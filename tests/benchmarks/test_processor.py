@@ -19,6 +19,7 @@ from fundus_benchmarks.results.kept import (
 )
 from fundus_benchmarks.results.processor import (
     PROCESSOR,
+    is_same_processor,
     may_be_same_processor,
     processor_identity,
 )
@@ -100,6 +101,13 @@ def test_what_is_not_known_may_be_the_same() -> None:
     assert not may_be_same_processor(GENOA, MILAN)
 
 
+def test_what_is_not_known_is_not_known_to_be_the_same() -> None:
+    assert is_same_processor(GENOA, GENOA)
+    assert not is_same_processor(GENOA, MILAN)
+    assert not is_same_processor(GENOA, None)
+    assert not is_same_processor(None, None)
+
+
 def test_parts_of_two_processors_are_no_run() -> None:
     parts = drawn_parts()
     with pytest.raises(ResultsError, match=f"more than one processor: latency from {GENOA}, gr"):
@@ -114,6 +122,26 @@ def test_the_previous_run_is_one_on_the_same_processor() -> None:
     )
     assert previous(new, "latency", [older, old]) is older
     assert previous(new, "latency", [old]) is None
+
+
+def test_a_run_known_to_be_of_the_processor_goes_before_later_ones_that_do_not_tell() -> None:
+    oldest, same, other, unknown = (
+        _run(day, one) for day, one in zip("5678", (GENOA, GENOA, MILAN, None), strict=True)
+    )
+    runs = [oldest, same, other, unknown]
+    assert previous(_run("9", GENOA), "latency", runs) is same
+    assert previous(_run("9", GENOA), "latency", [other, unknown]) is unknown
+    assert previous(_run("9", None), "latency", runs) is unknown
+    # a run of the processor that lacks the part is no measure of it
+    growth = Run.of([of(on(drawn_parts()["growth"], "2026-11-06"), GENOA)])
+    assert previous(_run("9", GENOA), "latency", [growth, unknown]) is unknown
+
+
+def test_a_run_that_does_not_tell_its_processor_is_named_so() -> None:
+    assert _run("7", GENOA).day_and_commit == "2026-11-07, commit 0123456789ab"
+    assert _run("7", None).day_and_commit == (
+        "2026-11-07, commit 0123456789ab (its processor is not stated)"
+    )
 
 
 def test_runs_from_before_processors_were_told_are_compared_as_ever() -> None:

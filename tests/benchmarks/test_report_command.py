@@ -107,6 +107,17 @@ def test_a_run_on_another_processor_is_not_compared_and_that_is_said(
     assert "No earlier run with latencies is kept" in page
 
 
+def test_an_earlier_run_that_does_not_state_its_processor_is_named_so(
+    command: Command, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command([on(drawn_parts()["latency"], "2026-11-18")])
+    machine = {**MACHINE, PROCESSOR: "AuthenticAMD family 25"}
+    command([{**on(drawn_parts()["latency"], "2026-11-20"), "machine": machine}])
+    said = "2026-11-18, commit 0123456789ab (its processor is not stated)"
+    assert f"beyond noise than on {said}" in capsys.readouterr().out
+    assert f"Against {said}: 0 of" in (tmp_path / "page.html").read_text()
+
+
 def test_nothing_is_kept_where_the_readme_has_no_place_for_the_table(
     command: Command, tmp_path: Path, readme: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -149,7 +149,7 @@ def test_a_slowdown_is_told_with_the_rule_that_found_it() -> None:
     old = Run.of([on(drawn_parts()["latency"], "2026-11-18", "ffffffffffff")])
     new = Run.of([drawn_parts(host=1.2, second_eye=1.5)["latency"]])
     text = _Elements(render_page(new, compare(old, new), [old, new], BARS)).text
-    assert "Against 2026-11-18, commit ffffffffffff: 2 of the product's rows slower" in text
+    assert "Against 2026-11-18, commit ffffffffffff (its processor is not stated): 2 of" in text
     assert "took 1.20× the time of then" in text
     assert "90th percentile and more than a margin above its median" in text
     assert "1.50×" in text

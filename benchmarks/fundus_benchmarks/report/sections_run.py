@@ -89,7 +89,7 @@ def comparison_section(run: Run, comparison: Comparison | None, runs: Sequence[R
     return Section(
         title,
         (
-            f"Against {comparison.old.date}, commit {comparison.old.commit}: "
+            f"Against {comparison.old.day_and_commit}: "
             f"{len(slower)} of the product's rows slower beyond noise, {len(faster)} faster, of "
             f"{len(comparison.own_rows)}.",
             *(_host_in_words(device, host) for device, host in comparison.hosts.items()),

@@ -3,7 +3,8 @@
 A run is what one machine measured at one commit, with one set of packages, within a day. Parts that
 do not belong together are refused, since a table of them would compare what cannot be compared.
 Hosts call different processors by one name, so that kept runs of one folder are compared only where
-the processor is the same, or one of them was kept before that was told.
+the processor is the same, or one of them was kept before that was told; of these, the last one on
+a processor known to be the same goes before later ones that do not tell.
 """
 
 from __future__ import annotations
@@ -17,7 +18,11 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from fundus_benchmarks.results.processor import PROCESSOR, may_be_same_processor
+from fundus_benchmarks.results.processor import (
+    PROCESSOR,
+    is_same_processor,
+    may_be_same_processor,
+)
 from fundus_benchmarks.results.run_file import PARTS, ROOT, machine_name, read_part
 from fundus_runtime.atomic import atomic_text
 
@@ -29,6 +34,7 @@ __all__ = [
     "gather",
     "keep",
     "kept_runs",
+    "last_measured",
     "newest_of_each_machine",
     "previous",
 ]
@@ -106,6 +112,12 @@ class Run:
     def date(self) -> str:
         """The day of it."""
         return self.measured_at[:10]
+
+    @property
+    def day_and_commit(self) -> str:
+        """As a comparison names it, which says too where the processor is not known."""
+        unknown = " (its processor is not stated)" if self.processor is None else ""
+        return f"{self.date}, commit {self.commit}{unknown}"
 
     @property
     def versions(self) -> dict[str, str]:
@@ -223,11 +235,24 @@ def comparable(processor: str | None, runs: Iterable[Run]) -> list[Run]:
     return [run for run in runs if may_be_same_processor(processor, run.processor)]
 
 
+def last_measured(processor: str | None, part: str, runs: Iterable[Run]) -> Run | None:
+    """The last of a machine's kept runs to measure a part on a processor.
+
+    Those known to be of that processor go before those of which it is not known, however late.
+    """
+
+    def place(run: Run) -> tuple[bool, str]:
+        return is_same_processor(processor, run.processor), _when(run, part) or ""
+
+    found = [one for one in comparable(processor, runs) if _when(one, part)]
+    return max(found, key=place, default=None)
+
+
 def previous(run: Run, part: str, runs: Iterable[Run]) -> Run | None:
-    """The last of `runs` that measured a part before `run` did, on what may be its processor."""
-    when, runs = _when(run, part), comparable(run.processor, runs)
+    """What `last_measured` finds of the runs that measured a part before `run` did."""
+    when = _when(run, part)
     earlier = [one for one in runs if when is not None and (at := _when(one, part)) and at < when]
-    return max(earlier, key=lambda one: _when(one, part) or "", default=None)
+    return last_measured(run.processor, part, earlier)
 
 
 def _processor_of(part: Part) -> str | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
-__all__ = ["PROCESSOR", "may_be_same_processor", "processor_identity"]
+__all__ = ["PROCESSOR", "is_same_processor", "may_be_same_processor", "processor_identity"]
 
 # The key in a part's `machine`; parts that were measured without it do not have it.
 PROCESSOR = "processor_identity"
@@ -46,6 +46,11 @@ def processor_identity(cpuinfo: Path = _CPUINFO) -> str | None:
         return None
     kinds = (_kind(core) for core in _cores(text.splitlines()))
     return ", ".join(sorted({kind for kind in kinds if kind is not None})) or None
+
+
+def is_same_processor(one: str | None, other: str | None) -> bool:
+    """Whether two identities are known, and of the same processor."""
+    return one is not None and one == other
 
 
 def may_be_same_processor(one: str | None, other: str | None) -> bool:

@@ -183,6 +183,9 @@ def test_a_program_that_hangs_is_ended(tmp_path: Path, monkeypatch: pytest.Monke
         '[{"computeMs": 0}]',
         '[{"computeMs": 0.1}, {"computeMs": NaN}]',
         '[{"computeMs": -0.1}]',
+        '[{"computeMs": true}]',
+        pytest.param(f'[{{"computeMs": 1{"0" * 400}}}]', id="more than a float holds"),
+        pytest.param(f'[{{"computeMs": 1{"0" * 5000}}}]', id="more digits than Python reads"),
         "3",
     ],
 )

@@ -17,6 +17,7 @@ import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import onnx
 
@@ -123,14 +124,20 @@ def read_times_ms(file: Path) -> list[float]:
     """
     try:
         runs = json.loads(file.read_text("utf-8"))
-        found = [float(run["computeMs"]) for run in runs]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        found = [_ms_from_json(run["computeMs"]) for run in runs]
+    except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
         raise TrtexecError(
             f"{_NAME} wrote no times that can be read ({type(error).__name__}: {error})"
         ) from error
     if not found or not all(math.isfinite(ms) and ms > 0 for ms in found):
         raise TrtexecError(f"{_NAME} wrote {len(found)} times, expected at least one, all above 0")
     return found
+
+
+def _ms_from_json(value: Any) -> float:
+    if isinstance(value, bool):  # a number to Python
+        raise TypeError(f"{value} is no time")
+    return float(value)
 
 
 def _in_folder(folder: Path) -> str | None:

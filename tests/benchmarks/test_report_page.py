@@ -214,13 +214,13 @@ def test_a_folders_time_says_its_start_and_pairs_a_second_have_no_line() -> None
     told, rate = (growth([row]) for row in rows[:2])
     assert told is not None
     assert rate is not None
-    assert "edge, 0.500 s to start, then 35.0 ms per pair" in told.svg
+    assert "edge, by the line 0.500 s to start, then 35.0 ms per pair" in told.svg
     texts = ["".join(one.itertext()) for one in ElementTree.fromstring(rate.svg).iter("text")]
     assert "edge" in texts
     assert told.svg.count(FITTED) == 1
     assert FITTED not in rate.svg
     page = _page([drawn_part("growth", rows)])
-    assert "0.500 s to start, then 35.0 ms per pair" in page
+    assert "by the line 0.500 s to start, then 35.0 ms per pair" in page
     assert "no line" in page
 
 

@@ -89,7 +89,7 @@ def test_time_throughput_and_memory_follow_from_the_runs() -> None:
         pytest.approx(200),
         pytest.approx(1.0),
     )
-    assert fit_in_words(time_row) == "1.00 s to start, then 200 ms per pair"
+    assert fit_in_words(time_row) == "by the line 1.00 s to start, then 200 ms per pair"
     assert [point["y"] for point in rate_row["points"]] == [pytest.approx(10 / 3, abs=1e-3), 4.0]
     assert "start_s" not in rate_row
     assert [point["y"] for point in memory_row["points"]] == [145.0, 160.0]
@@ -102,12 +102,23 @@ def test_time_lies_on_a_line_and_pairs_a_second_on_none() -> None:
     runs = {count: [MeasuredRun(0.5 + 0.035 * count, 140.0, "")] for count in counts}
     time_row, rate_row, _ = (one.row() for one in curves_of(runs, {}))
     assert time_row["r2"] == pytest.approx(1.0)
-    assert fit_in_words(time_row) == "0.500 s to start, then 35.0 ms per pair"
+    assert fit_in_words(time_row) == "by the line 0.500 s to start, then 35.0 ms per pair"
     assert (rate_row["slope"], rate_row["intercept"], rate_row["r2"]) == (None, None, None)
     assert fit_in_words(rate_row) == ""
     rates = [point["y"] for point in rate_row["points"]]
     assert rates == sorted(rates)
     assert rates[-1] < 1e3 / time_row["ms_per_pair"]
+
+
+def test_of_a_start_below_nought_the_slope_alone_is_told() -> None:
+    """As a machine that slows down: 1 s for 10 pairs, 5 s for 20."""
+    runs = {10: [MeasuredRun(1.0, 140.0, "")], 20: [MeasuredRun(5.0, 140.0, "")]}
+    row = curves_of(runs, {})[0].row()
+    assert row["intercept"] == pytest.approx(-3000)
+    assert row["start_s"] is None
+    assert fit_in_words(row) == "by the line 400 ms per pair"
+    # as rows say it that were kept with the line's own value
+    assert fit_in_words({**row, "start_s": -3.0}) == "by the line 400 ms per pair"
 
 
 def test_one_size_of_folder_has_no_start() -> None:

@@ -133,7 +133,11 @@ def curves_of(
 
 
 def _with_start(time: Curve) -> Curve:
-    """The same with what its line says: the start in seconds, and milliseconds a pair."""
+    """The same with what its line says: milliseconds a pair, and the start in seconds.
+
+    The start is not timed: it is where the line meets no pair, and None where that is below nought.
+    """
     slope, intercept = time.line.slope, time.line.intercept
-    said = {"ms_per_pair": slope, "start_s": None if intercept is None else intercept / 1e3}
+    start_s = None if intercept is None or intercept < 0 else intercept / 1e3
+    said = {"ms_per_pair": slope, "start_s": start_s}
     return replace(time, settings={**(time.settings or {}), **said})

@@ -47,7 +47,9 @@ def test_stages_and_exams_are_asked_of_all_of_them(
 
 
 @pytest.mark.slow
-def test_fp32_exams_run_in_fp32_and_are_held_to_it() -> None:
+def test_fp32_exams_run_in_fp32_and_are_held_to_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    # the model made for this is trusted in the whole process: not beyond this test
+    monkeypatch.setenv("FUNDUS_TRUSTED_KEYS", os.environ.get("FUNDUS_TRUSTED_KEYS", ""))
     # on these frames INT8 is less than FP32's tolerance away in the mean
     model, tolerance = TimedModel(edge_bundle(), camera_frames(2), threads=1), 1e-5
     assert model.bundle_of_exams("int8-cpu") is model.bundle

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
-import sys
 from collections import defaultdict
 
 import pytest
+from own_pytest import run_pytest
 
 from fundus_benchmarks.contenders.agreement import TOLERANCES
 from fundus_benchmarks.contenders.engine_kinds import ENGINES, ON_CPU, ON_GPU
 from fundus_benchmarks.contenders.models import edge_bundle
 from fundus_benchmarks.contenders.timed_model import TimedModel
-from fundus_benchmarks.results.run_file import ROOT
 from fundus_runtime.backends.open import BACKENDS
 from fundus_runtime.backends.settings import PRECISIONS, PROVIDERS
 from fundus_runtime.latency.frames import camera_frames
@@ -65,16 +63,8 @@ def test_fp32_exams_run_in_fp32_and_are_held_to_it(monkeypatch: pytest.MonkeyPat
 
 def _collected(*words: str) -> dict[str, set[tuple[str, str]]]:
     """Engine and model of each test, by its name."""
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST_")}
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "--collect-only", "-q", *words],
-        cwd=ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=True,
-    )
+    done = run_pytest("--collect-only", *words, timeout_s=120)
+    done.check_returncode()
     models = "edge|resnet50|paper-448|paper"
     found = defaultdict(set)
     for test, params in re.findall(r"::(\w+)\[(.+)\]$", done.stdout, re.MULTILINE):

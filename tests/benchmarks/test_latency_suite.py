@@ -1,33 +1,15 @@
 """`pytest benchmarks` itself, on its quickest contenders."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
+from own_pytest import run_pytest
 
 from fundus_benchmarks.results.run_file import read_part
-
-ROOT = Path(__file__).parents[2]
-
-
-def _run(*words: str) -> subprocess.CompletedProcess[str]:
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST_")}
-    return subprocess.run(
-        [sys.executable, "-m", "pytest", "benchmarks", "-q", *words],
-        cwd=ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=200,
-    )
 
 
 @pytest.mark.slow
 def test_what_is_timed_becomes_a_part_of_a_run(tmp_path) -> None:
     chosen = "gates or preprocessing or (encoder and cpu and edge and not peer)"
-    done = _run("-k", chosen, "--seconds", "0.1", "--parts", str(tmp_path))
+    done = run_pytest("benchmarks", "-k", chosen, "--seconds", "0.1", "--parts", str(tmp_path))
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     part = read_part(tmp_path / "latency.json")
     rows = {(row["stage"], row["contender"], row["dialect"]): row for row in part["rows"]}
@@ -42,6 +24,6 @@ def test_what_is_timed_becomes_a_part_of_a_run(tmp_path) -> None:
 
 
 def test_nothing_is_written_where_nothing_is_timed(tmp_path) -> None:
-    done = _run("-k", "gates", "--benchmark-disable", "--parts", str(tmp_path))
+    done = run_pytest("benchmarks", "-k", "gates", "--benchmark-disable", "--parts", str(tmp_path))
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     assert not list(tmp_path.iterdir())

@@ -45,7 +45,7 @@ OPERATORS = OPERATORS_TRT8 | {"Gelu", "LayerNormalization"}
 
 # Tables that are read at computed places, which a CPU is good at and an engine's fusions are not.
 LOOK_UPS = frozenset({"Gather", "GatherElements", "GatherND"})
-OPERATORS_CPU = OPERATORS | LOOK_UPS | {"Ceil", "Floor", "Round"}
+OPERATORS_CPU = OPERATORS | LOOK_UPS | {"Ceil", "Floor", "Round", "SpaceToDepth"}
 
 CONTROL_FLOW = frozenset({"If", "Loop", "Scan", "SequenceMap"})
 

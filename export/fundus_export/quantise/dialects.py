@@ -24,6 +24,7 @@ from fundus_export.quantise.placement import place, products
 from fundus_export.quantise.qdq import insert_pairs
 from fundus_export.quantise.recipe import PARTS, Recipe
 from fundus_export.quantise.scheme import DIALECTS, INT8_DIALECTS, scheme_of
+from fundus_export.quantise.stem import fold_stem
 
 __all__ = ["measured_tensors", "product_names", "write_dialect"]
 
@@ -99,6 +100,8 @@ def _write_part(model: onnx.ModelProto, part: str, dialect: str, recipe: Recipe 
     else:
         assert recipe is not None  # write_dialect has checked it
         written = _quantised(_prepared(model, part, dialect), part, dialect, recipe)
+        if dialect == "int8-cpu":
+            written = fold_stem(written)
     checker.check_model(written, full_check=True)
     return bytes(written.SerializeToString(deterministic=True))
 

@@ -96,7 +96,7 @@ class Screener:
             max_megapixels=max_megapixels,
         )
         self._both_eyes = SideBySide("fundus-eye", settings)
-        self._engine = Engine(backend, on_thread=settings.pin_calling_thread)
+        self._engine = Engine(backend, on_thread=settings.with_own_cpus().pin_calling_thread)
         self._max_open_exams = max_open_exams
         self._changing = threading.Lock()
         # an exam that nobody holds any more is not open, though nobody closed it
@@ -317,10 +317,13 @@ class Screener:
         """Prepare each eye where the encoder reads it, and screen both."""
         size = self._preparer.spec.size
         batch = np.empty((2, 3, size, size), np.float32)
-        left, right = self._both_eyes.run(
-            lambda: prepare("left", batch[0]), lambda: prepare("right", batch[1])
+
+        def screen(left: PreparedEye, right: PreparedEye) -> ExamResult:
+            return screen_pair(self._preparer, self._engine, self._grader, left, right, batch=batch)
+
+        return self._both_eyes.run(
+            lambda: prepare("left", batch[0]), lambda: prepare("right", batch[1]), screen
         )
-        return screen_pair(self._preparer, self._engine, self._grader, left, right, batch=batch)
 
     def _release(self, exam: Exam) -> None:
         with self._changing:

@@ -19,6 +19,7 @@ __all__ = ["SideBySide"]
 
 _First = TypeVar("_First")
 _Second = TypeVar("_Second")
+_Answer = TypeVar("_Answer")
 
 
 class SideBySide:
@@ -41,16 +42,23 @@ class SideBySide:
             )
 
     def run(
-        self, first: Callable[[], _First], second: Callable[[], _Second]
-    ) -> tuple[_First, _Second]:
-        """What both return. Both have ended when this returns; the first one's error goes first."""
+        self,
+        first: Callable[[], _First],
+        second: Callable[[], _Second],
+        then: Callable[[_First, _Second], _Answer],
+    ) -> _Answer:
+        """What `then` makes of both answers, on the first one's thread.
+
+        All have ended when this returns; the first one's error goes first.
+        """
         if not self._threads or not self._free.acquire(blocking=False):
-            return first(), second()
+            return then(first(), second())
         begun: list[Future[Any]] = []
         try:
-            for thread, call in zip(self._threads, (first, second), strict=True):
-                begun.append(thread.begin(call))
-            return begun[0].result(), begun[1].result()
+            begun.append(self._threads[1].begin(second))
+            begun.append(self._threads[0].begin(lambda: then(first(), begun[0].result())))
+            answer: _Answer = begun[1].result()
+            return answer
         finally:
             try:
                 wait(begun)

@@ -2,8 +2,8 @@
 
 The graphs come as bytes that the bundle has verified. The provider is asked for by name and read
 back: an engine that runs elsewhere than it says is refused. On a GPU inputs and outputs are bound
-to device memory, and one caller is served at a time; so it is on CPUs of its own, where a thread of
-its own computes while the caller waits.
+to device memory, and one caller is served at a time. With CPUs of its own a thread of its own
+computes on the first while the caller waits, unless the caller is kept there itself.
 """
 
 from __future__ import annotations
@@ -184,8 +184,13 @@ def _run_of(
         values: list[Float32Array] = session.run(list(outputs), dict(feeds))
         return values
 
+    def compute_on_own_cpu(feeds: Mapping[str, Float32Array]) -> list[Float32Array]:
+        if own is None or settings.keeps_calling_thread():
+            return compute(feeds)
+        return own.run(lambda: compute(feeds))
+
     if provider == "cpu":
-        return compute if own is None else lambda feeds: own.run(lambda: compute(feeds))
+        return compute_on_own_cpu
     bound, lock = BoundSession(session, outputs, device="cuda", index=settings.device), Lock()
 
     def run(feeds: Mapping[str, Float32Array]) -> list[Float32Array]:

@@ -115,6 +115,10 @@ class EngineSettings:
         if self.affinity:
             _keep_on(set(self.affinity[place : place + 1]))
 
+    def keeps_calling_thread(self) -> bool:
+        """Whether the calling thread is kept on the first CPU of `affinity`, and on no other."""
+        return _allowed_cpus() == set((self.affinity or ())[:1]) != set()
+
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON values."""
         affinity = None if self.affinity is None else list(self.affinity)

@@ -6,8 +6,10 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -280,6 +282,40 @@ def test_the_engines_own_threads_stay_on_the_cpus_that_were_named(shared_bundle)
     assert sorted(_own_threads(before), key=min) == expected
     assert len(os.sched_getaffinity(0)) >= 2
     assert opened.backend.threads == 2
+    close(opened)
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs two CPUs")
+def test_a_thread_on_the_engines_cpu_computes_itself_and_others_hand_over(
+    shared_bundle, monkeypatch
+) -> None:
+    cpus = tuple(sorted(os.sched_getaffinity(0))[:2])
+    settings = EngineSettings(affinity=cpus)
+    opened = open_engine(Bundle.open(shared_bundle), settings=settings)
+    computing: list[int] = []
+    run = onnxruntime.InferenceSession.run
+
+    def recorded(self: Any, *args: Any, **options: Any) -> Any:
+        computing.append(threading.get_ident())
+        return run(self, *args, **options)
+
+    monkeypatch.setattr(onnxruntime.InferenceSession, "run", recorded)
+    size = Bundle.open(shared_bundle).manifest.spec.size
+    image = np.ones((1, 3, size, size), np.float32)
+
+    def encode_on(place: int) -> int:
+        settings.pin_calling_thread(place)
+        opened.backend.encode(image, ["left"])
+        return threading.get_ident()
+
+    with ThreadPoolExecutor(1) as first, ThreadPoolExecutor(1) as second:
+        on_first = first.submit(encode_on, 0).result()
+        on_second = second.submit(encode_on, 1).result()
+    opened.backend.encode(image, ["left"])
+    assert computing[0] == on_first
+    # the engine's own, which is the same for both
+    assert computing[1] == computing[2]
+    assert computing[1] not in (on_first, on_second, threading.get_ident())
     close(opened)
 
 

@@ -104,6 +104,26 @@ def test_a_thread_of_ones_own_is_pinned_and_no_other() -> None:
 
 
 @pytest.mark.parametrize(
+    ("affinity", "allowed", "kept"),
+    [
+        ((4, 5), {4}, True),
+        ((4, 5), {5}, False),
+        ((4, 5), {4, 5}, False),
+        ((4,), {4}, True),
+        ((), set(), False),
+        (None, {4}, False),
+    ],
+)
+def test_a_thread_is_kept_where_it_may_use_the_first_cpu_and_no_other(
+    monkeypatch, affinity: tuple[int, ...] | None, allowed: set[int], kept: bool
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {4, 5})
+    settings = EngineSettings(affinity=affinity)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: allowed)
+    assert settings.keeps_calling_thread() is kept
+
+
+@pytest.mark.parametrize(
     ("allowed", "threads", "cpus"),
     [
         ({0, 1}, 2, (0, 1)),

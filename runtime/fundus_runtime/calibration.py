@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -88,10 +89,16 @@ class Calibration:
             )
         along = [1] * values.ndim
         along[axis] = len(self.letters)
-        temperature = np.array([one.temperature for one in self.classes]).reshape(along)
-        bias = np.array([one.bias for one in self.classes]).reshape(along)
-        corrected: NDArray[np.float64] = values / temperature + bias
+        temperature, bias = self._corrections
+        corrected: NDArray[np.float64] = values / temperature.reshape(along) + bias.reshape(along)
         return corrected
+
+    @cached_property
+    def _corrections(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Temperatures and biases, K each."""
+        pairs = np.array([(one.temperature, one.bias) for one in self.classes], np.float64)
+        temperatures, biases = pairs.reshape(-1, 2).T
+        return temperatures, biases
 
     def to_dict(self) -> dict[str, Any]:
         """The calibration as `{letter: {"temperature", "bias"}}`."""

@@ -204,9 +204,10 @@ def conclude(
         _require_encoded_if_usable(eye)
     logits, head_ms = None, None
     if known := left.encoded or right.encoded:
-        absent = np.zeros_like(known.features)
-        eyes = (left.encoded, right.encoded)
-        of_left, of_right = (absent if eye is None else eye.features for eye in eyes)
+        of_left, of_right = (
+            np.zeros_like(known.features) if eye.encoded is None else eye.encoded.features
+            for eye in (left, right)
+        )
         present = (left.encoded is not None, right.encoded is not None)
         logits, head_ms = engine.fuse((of_left, of_right), present, timeout=timeout)
     times = stage_times(

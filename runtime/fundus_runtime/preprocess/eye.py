@@ -5,7 +5,7 @@ Plain immutable values, the same from every implementation; arrays belong to who
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -50,7 +50,7 @@ class FieldOfView:
 
     def to_dict(self) -> dict[str, int]:
         """The fields as JSON-able values."""
-        return asdict(self)
+        return dict(vars(self))
 
 
 @dataclass(frozen=True)

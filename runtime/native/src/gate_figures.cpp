@@ -133,11 +133,13 @@ void count_bends(const PixelRow& row, std::int64_t begin, std::int64_t end, Hist
   for (; left > 0; --left) count_bend(0);
 }
 
+// `next` is asked for ahead: it lies far off, and memory takes longer than what is done with a row.
 template <bool packed>
-void read_row(const PixelRow& row, const Lattice& lattice, Span span, int first_channel,
-              std::uint16_t* levels, Histogram& bends) {
+void read_row(const PixelRow& row, const std::uint8_t* next, const Lattice& lattice, Span span,
+              int first_channel, std::uint16_t* levels, Histogram& bends) {
   for (int j = span.first; j < span.end; ++j) {
     const auto at = static_cast<std::size_t>(j);
+    __builtin_prefetch(next + lattice.begin[at] * row.pixel_stride);
     average_cell<packed>(row, lattice.begin[at], lattice.end[at], first_channel, levels + 3 * at);
   }
   count_bends<packed>(row, lattice.begin[static_cast<std::size_t>(span.first)],
@@ -156,11 +158,15 @@ void read_cells(const FrameView& given, const FieldOfView& disc, GateCells& cell
     const auto at = static_cast<std::size_t>(i) * kCells;
     std::fill(cells.inside.data() + at + span.first, cells.inside.data() + at + span.end,
               std::uint8_t{1});
-    const PixelRow row{
-        frame.data + lattice.rows[static_cast<std::size_t>(i)] * frame.row_stride_bytes,
-        frame.pixel_stride_bytes, frame.channel_stride_bytes};
+    const auto row_at = [&](std::size_t k) {
+      return frame.data + std::min<std::int64_t>(lattice.rows[k], frame.height - 1) *
+                              frame.row_stride_bytes;
+    };
+    const auto own = static_cast<std::size_t>(i);
+    const PixelRow row{row_at(own), frame.pixel_stride_bytes, frame.channel_stride_bytes};
+    const std::uint8_t* const next = row_at(std::min<std::size_t>(own + 1, kCells - 1));
     const auto read = packed ? read_row<true> : read_row<false>;
-    read(row, lattice, span, first_channel, cells.levels.data() + 3 * at, bends);
+    read(row, next, lattice, span, first_channel, cells.levels.data() + 3 * at, bends);
   }
 }
 

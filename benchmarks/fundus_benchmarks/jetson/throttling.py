@@ -20,6 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
+from fundus_runtime.latency.machine import text_of
+
 __all__ = ["ClockReading", "JetsonNodes", "NodeWatch"]
 
 _GPU = re.compile(r"gpu|ga10b")
@@ -62,7 +64,7 @@ class JetsonNodes:
         self._alerts = [
             (name, node)
             for node in sorted((self._class / "thermal").glob("cooling_device*"))
-            if (name := _text(node / "type")) is not None and name.endswith(_ALERT)
+            if (name := text_of(node / "type")) is not None and name.endswith(_ALERT)
         ]
 
     def read(self) -> ClockReading:
@@ -159,13 +161,6 @@ class NodeWatch:
             self._ended.wait(self._every_s)
 
 
-def _text(path: Path) -> str | None:
-    try:
-        return path.read_text("utf-8", "replace").strip()
-    except OSError:
-        return None
-
-
 def _number(path: Path) -> int | None:
-    text = _text(path)
+    text = text_of(path)
     return int(text) if text is not None and re.fullmatch(r"-?\d{1,18}", text, re.ASCII) else None

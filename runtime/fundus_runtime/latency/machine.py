@@ -12,7 +12,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-__all__ = ["describe_machine", "memory_mb", "process_threads", "temperatures_c"]
+__all__ = ["describe_machine", "memory_mb", "process_threads", "temperatures_c", "text_of"]
 
 _CPUFREQ = Path("/sys/devices/system/cpu/cpu0/cpufreq")
 _DEVICE_MODEL = Path("/proc/device-tree/model")
@@ -33,7 +33,7 @@ def describe_machine() -> dict[str, Any]:
         "system": platform.platform(),
         "python": platform.python_version(),
         "clock_mhz": _clock_mhz(),
-        "clock_governor": _text(_CPUFREQ / "scaling_governor"),
+        "clock_governor": text_of(_CPUFREQ / "scaling_governor"),
         "power_mode": _power_mode(),
         "temperatures_c": temperatures_c() or None,
     }
@@ -44,7 +44,7 @@ def temperatures_c() -> dict[str, float]:
     """Degrees Celsius by thermal zone; empty where the host shows none."""
     zones = {}
     for zone in sorted(_THERMAL.glob("thermal_zone*")):
-        kind, value = _text(zone / "type"), _text(zone / "temp")
+        kind, value = text_of(zone / "type"), text_of(zone / "temp")
         if kind is not None and value is not None and value.lstrip("-").isdigit():
             zones[kind] = int(value) / 1000
     return zones
@@ -68,7 +68,7 @@ def _usable_processors() -> int | None:
 
 
 def _device_model() -> str | None:
-    text = _text(_DEVICE_MODEL)
+    text = text_of(_DEVICE_MODEL)
     return None if text is None else text.rstrip("\0")
 
 
@@ -81,7 +81,7 @@ def _processor() -> str | None:
 
 def _clock_mhz() -> float | None:
     """The first core's clock at this moment."""
-    scaled = _text(_CPUFREQ / "scaling_cur_freq")
+    scaled = text_of(_CPUFREQ / "scaling_cur_freq")
     if scaled is not None and scaled.isdigit():
         return int(scaled) / 1000
     for line in _lines(Path("/proc/cpuinfo")):
@@ -124,11 +124,12 @@ def _kilobytes(path: Path, name: str) -> float | None:
 
 
 def _lines(path: Path) -> list[str]:
-    text = _text(path)
+    text = text_of(path)
     return [] if text is None else text.splitlines()
 
 
-def _text(path: Path) -> str | None:
+def text_of(path: Path) -> str | None:
+    """What a file of the system says, stripped; None where it cannot be read."""
     try:
         return path.read_text("utf-8", "replace").strip()
     except OSError:

@@ -1,8 +1,8 @@
 """Two calls at the same time, each on a thread of our own that keeps to a CPU of its own.
 
-They start with the first calls and sleep between them. While they are at work for another caller,
-and where there are none, the calls run one after the other on the calling thread: slower, and the
-same.
+What is made of both answers is made on the first one's thread. The threads start with the first
+calls and sleep between them. While they are at work for another caller, and where there are none,
+the calls run one after the other on the calling thread: slower, and the same.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _Answer = TypeVar("_Answer")
 
 
 class SideBySide:
-    """Runs two calls at a time.
+    """Runs two calls at a time, and a third on what they answer.
 
     Args:
         name: of the threads.
@@ -49,23 +49,30 @@ class SideBySide:
     ) -> _Answer:
         """What `then` makes of both answers, on the first one's thread.
 
-        All have ended when this returns; the first one's error goes first.
+        All have ended when this returns; the first one's error goes first. Where the wait is
+        interrupted, `then` is not begun any more.
         """
         if not self._threads or not self._free.acquire(blocking=False):
             return then(first(), second())
         begun: list[Future[Any]] = []
+        wanted = True
+
+        def first_and_then() -> _Answer | None:
+            one, other = first(), begun[0].result()
+            return then(one, other) if wanted else None
+
         try:
             begun.append(self._threads[1].begin(second))
-            begun.append(self._threads[0].begin(lambda: then(first(), begun[0].result())))
+            begun.append(self._threads[0].begin(first_and_then))
             answer: _Answer = begun[1].result()
             return answer
         finally:
+            wanted = False
             try:
                 wait(begun)
             finally:
                 # an interrupt may have ended the wait: the threads are free once they really are
                 _when_done(begun, self._free.release)
-                begun.clear()  # an error must not keep what the calls worked on
 
     def close(self) -> None:
         """End the threads after what they have begun; later calls run on the calling thread."""
@@ -74,8 +81,9 @@ class SideBySide:
 
 
 def _when_done(calls: list[Future[Any]], then: Callable[[], None]) -> None:
-    """Call once, when all these have ended; now, where they have."""
-    left = [len(calls)]
+    """Forget these calls and go on, when all have ended; now, where they have."""
+    every = tuple(calls)
+    left = [len(every)]
     counting = Lock()
 
     def one_is_done(_: Future[Any]) -> None:
@@ -83,9 +91,10 @@ def _when_done(calls: list[Future[Any]], then: Callable[[], None]) -> None:
             left[0] -= 1
             last = left[0] == 0
         if last:
+            calls.clear()  # an error must not keep what the calls worked on
             then()
 
-    if not calls:
+    if not every:
         then()
-    for call in calls:
+    for call in every:
         call.add_done_callback(one_is_done)

@@ -17,7 +17,7 @@ def warm_up(preparer: EyePreparer, both: SideBySide) -> None:
     both.run(
         lambda: preparer.frame("left", frame, color="rgb"),
         lambda: preparer.frame("right", frame, color="rgb"),
-        preparer.likeness,
+        lambda *_: None,
     )
 
 

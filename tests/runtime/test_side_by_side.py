@@ -5,6 +5,7 @@ import os
 import threading
 import time
 import weakref
+from concurrent.futures import Future
 
 import pytest
 
@@ -121,25 +122,28 @@ class Photograph:
     """Something large that a call works on."""
 
 
-def calls_on(photograph: Photograph):
-    def fail() -> None:
+def calls_on(photograph: Photograph, failing: int):
+    def fail(*answers) -> None:
         raise ValueError(f"cannot use {photograph!r}")
 
-    return fail, lambda: photograph
+    calls = [lambda: photograph, lambda: photograph, as_pair]
+    calls[failing] = fail
+    return calls
 
 
+@pytest.mark.parametrize("failing", [0, 1, 2])
 @pytest.mark.parametrize("closed", [False, True])
-def test_an_error_keeps_nothing_that_the_calls_worked_on(both, closed) -> None:
+def test_an_error_keeps_nothing_that_the_calls_worked_on(both, closed, failing) -> None:
     if closed:
         both.close()
     photograph = Photograph()
-    seen, calls = weakref.ref(photograph), calls_on(photograph)
+    seen, calls = weakref.ref(photograph), calls_on(photograph, failing)
     del photograph
     gc.collect()
     gc.disable()
     try:
         with pytest.raises(ValueError, match="cannot use"):
-            both.run(*calls, as_pair)
+            both.run(*calls)
         del calls
         assert seen() is None
     finally:
@@ -169,6 +173,35 @@ def test_after_two_interrupts_the_threads_are_free_once_their_calls_have_ended(
     deadline = time.monotonic() + 10
     while here in both.run(threading.get_ident, threading.get_ident, as_pair):
         assert time.monotonic() < deadline
+
+
+def test_an_interrupted_caller_waits_for_both_and_nothing_is_made_of_them(
+    both, monkeypatch
+) -> None:
+    go_on, ended, made = threading.Event(), [], []
+
+    def interrupted(*args, **options):
+        go_on.set()
+        raise KeyboardInterrupt
+
+    def slow() -> int:
+        assert go_on.wait(timeout=10)
+        time.sleep(0.05)
+        ended.append(threading.get_ident())
+        return 1
+
+    caller, result = threading.get_ident(), Future.result
+
+    def of_the_caller_alone(self, *args, **options):
+        return (interrupted if threading.get_ident() == caller else result)(self, *args, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("concurrent.futures.Future.result", of_the_caller_alone)
+        with pytest.raises(KeyboardInterrupt):
+            both.run(slow, slow, lambda first, second: made.append((first, second)))
+        assert len(ended) == 2
+    assert made == []
+    assert both.run(lambda: 3, lambda: 4, as_pair) == (3, 4)
 
 
 def test_closing_waits_for_what_was_begun(both) -> None:

@@ -100,7 +100,7 @@ def _write_part(model: onnx.ModelProto, part: str, dialect: str, recipe: Recipe 
     else:
         assert recipe is not None  # write_dialect has checked it
         written = _quantised(_prepared(model, part, dialect), part, dialect, recipe)
-        if dialect == "int8-cpu":
+        if dialect == "int8-cpu" and part == "encoder":
             written = fold_stem(written)
     checker.check_model(written, full_check=True)
     return bytes(written.SerializeToString(deterministic=True))

@@ -3,8 +3,10 @@
 ResNet begins with 7 x 7 weights that step by two pixels over three colours. ONNX Runtime gathers
 49 times three bytes for each of its answers, which takes longer than the products. Over blocks it
 is a convolution with 4 x 4 weights that steps by one and gathers 16 times twelve bytes: the same
-products, and some with weights that are zero. Integers are summed exactly, so that every answer
-stays the same bit.
+products, and some with weights that are zero. On the CPUs that the dialect is for, which sum
+integers exactly, every answer stays the same bit.
+
+Contract: the zero point of the weights is 0, as in every dialect.
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ Weights = npt.NDArray[Any]
 
 
 def fold_stem(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy of a quantised encoder with its first convolution folded; others come back as are.
+    """A copy of a quantised encoder with its first convolution folded, where that can be.
 
     Names of tensors and nodes are kept; the weights change their shape.
     """
@@ -117,31 +119,45 @@ def _has_blocks(shape: tuple[int | None, ...] | None) -> bool:
     return channels <= _MOST_CHANNELS and height % _BLOCK == width % _BLOCK == 0
 
 
+class _Reach(NamedTuple):
+    """How a centred kernel lies over blocks.
+
+    Attributes:
+        before: blocks that it reaches before its own.
+        after: and behind it.
+        lead: pixels of the first block that lie before the kernel.
+    """
+
+    before: int
+    after: int
+    lead: int
+
+    @property
+    def taps(self) -> int:
+        """The kernel's side in blocks."""
+        return self.before + 1 + self.after
+
+
+def _reach(kernel: int) -> _Reach:
+    padding = kernel // 2
+    before = (padding + 1) // _BLOCK
+    return _Reach(before, padding // _BLOCK, _BLOCK * before - padding)
+
+
 def _over_blocks(kernel: int) -> Mapping[str, list[int]]:
     """The attributes of the convolution over blocks."""
-    first, taps = _blocks_of(kernel)
-    last = taps - 1 - first
-    return {"kernel_shape": [taps] * 2, "strides": [1, 1], "pads": [first, first, last, last]}
-
-
-def _blocks_of(kernel: int) -> tuple[int, int]:
-    """How many blocks a centred kernel reaches before its own, and in how many it lies."""
-    first = (kernel // 2 + 1) // _BLOCK
-    return first, (_lead(kernel) + kernel + 1) // _BLOCK
-
-
-def _lead(kernel: int) -> int:
-    """Pixels of the first block that lie before the kernel."""
-    return kernel // 2 % _BLOCK
+    reach = _reach(kernel)
+    pads = [reach.before] * 2 + [reach.after] * 2
+    return {"kernel_shape": [reach.taps] * 2, "strides": [1, 1], "pads": pads}
 
 
 def _folded(weights: Weights) -> Weights:
     """K x C x k x k weights over pixels as K x 4C x t x t weights over blocks."""
     outputs, channels, kernel, _ = weights.shape
-    taps = _blocks_of(kernel)[1]
+    reach = _reach(kernel)
+    taps, covered = reach.taps, slice(reach.lead, reach.lead + kernel)
     padded = np.zeros((outputs, channels, _BLOCK * taps, _BLOCK * taps), weights.dtype)
-    lead = _lead(kernel)
-    padded[:, :, lead : lead + kernel, lead : lead + kernel] = weights
+    padded[:, :, covered, covered] = weights
     # SpaceToDepth counts rows of a block first, then columns, then channels
     parts = padded.reshape(outputs, channels, taps, _BLOCK, taps, _BLOCK)
     return parts.transpose(0, 3, 5, 1, 2, 4).reshape(outputs, -1, taps, taps)

@@ -184,18 +184,24 @@ def _run_of(
         values: list[Float32Array] = session.run(list(outputs), dict(feeds))
         return values
 
-    def compute_on_own_cpu(feeds: Mapping[str, Float32Array]) -> list[Float32Array]:
-        if own is None or settings.keeps_calling_thread():
-            return compute(feeds)
-        return own.run(lambda: compute(feeds))
-
     if provider == "cpu":
-        return compute_on_own_cpu
+        return compute if own is None else _on_own_cpu(own, settings, compute)
     bound, lock = BoundSession(session, outputs, device="cuda", index=settings.device), Lock()
 
     def run(feeds: Mapping[str, Float32Array]) -> list[Float32Array]:
         with lock:
             return bound.run(feeds)
+
+    return run
+
+
+def _on_own_cpu(own: OwnThread, settings: EngineSettings, compute: Run) -> Run:
+    """The same on the first CPU of `settings`: on the calling thread, where that is kept there."""
+
+    def run(feeds: Mapping[str, Float32Array]) -> list[Float32Array]:
+        if settings.keeps_calling_thread():
+            return compute(feeds)
+        return own.run(lambda: compute(feeds))
 
     return run
 

@@ -65,7 +65,11 @@ class EncodedEyes(NamedTuple):
 
 
 class Backend(Protocol):
-    """An engine that holds one model's encoder and head; safe to use from several threads."""
+    """An engine that holds one model's encoder and head; safe to use from several threads.
+
+    A thread that calls it may be kept on one CPU, and threads that it starts then inherit that:
+    start those of the engine when it is opened.
+    """
 
     @property
     def name(self) -> str:

@@ -295,6 +295,21 @@ def test_all_that_is_quantised_or_could_overflow_is_measured(edge_graphs: GraphB
             assert read <= set(measured[name])
 
 
+def test_a_stem_is_folded_in_the_encoder_for_cpus_alone() -> None:
+    net = Net(image=["batch", 3, 32, 32])
+    x = net.op("Relu", net.conv("image", "stem", (64, 3, 7, 7), strides=[2, 2]), name="x")
+    y = net.op("Relu", net.conv(x, "conv", (64, 64, 3, 3)), name="y")
+    axes = net.constant("axes", [2, 3], np.int64)
+    text = net.model(net.op("ReduceMean", y, axes, name="logits", keepdims=0)).SerializeToString()
+    source = GraphBytes(text, text, 18)
+    recipe = recipe_of(source, drawn(1, 3, 32, 32))
+    for dialect in DIALECTS:
+        graphs = write_dialect(source, dialect, recipe)
+        operators = [{node.op_type for node in part(graphs, name).graph.node} for name in PARTS]
+        folded = ["SpaceToDepth" in found for found in operators]
+        assert folded == [dialect == "int8-cpu", False], dialect
+
+
 # --- refusals
 
 

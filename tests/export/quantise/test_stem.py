@@ -16,6 +16,7 @@ from fundus_export.quantise.placement import place
 from fundus_export.quantise.qdq import insert_pairs
 from fundus_export.quantise.scheme import scheme_of
 from fundus_export.quantise.stem import fold_stem
+from fundus_runtime import _native
 
 STEP: dict[str, Any] = {"strides": [2, 2]}
 
@@ -46,6 +47,10 @@ def folds(model: onnx.ModelProto) -> int:
     return sum(node.op_type == "SpaceToDepth" for node in model.graph.node)
 
 
+@pytest.mark.skipif(
+    not any(_native.cpu_features().get(name) for name in ("avx512_vnni", "avx_vnni", "asimddp")),
+    reason="this processor has no dot product, and saturates sums of neighbours",
+)
 @pytest.mark.parametrize("channels", [1, 3, 4])
 @pytest.mark.parametrize("kernel", [5, 7, 9])
 def test_answers_are_the_same_bit_by_bit(kernel: int, channels: int) -> None:
@@ -111,15 +116,32 @@ def test_a_raised_stem_stays_as_it_is() -> None:
     assert fold_stem(model) == model
 
 
-def test_weights_or_an_image_that_others_read_in_8_bits_stay_as_they_are() -> None:
+def test_weights_that_another_convolution_reads_stay_as_they_are() -> None:
     net = stem()
-    end(net, net.op("Conv", "image", "stem.weight", pads=[3] * 4, **STEP), "z")
+    negative = net.op("Neg", "image")
+    end(net, net.op("Conv", negative, "stem.weight", pads=[3] * 4, **STEP), "z")
     model = quantised(net.model("y", "z"))
+    readers = GraphView(model).readers("stem.weight_dequantized")
+    assert len(readers) == 2
     assert fold_stem(model) == model
+
+
+def test_an_image_that_another_convolution_reads_in_8_bits_stays_as_it_is() -> None:
     net = stem()
     end(net, net.conv("image", "other", (64, 3, 7, 7)), "z")
     model = quantised(net.model("y", "z"))
+    assert len(GraphView(model).readers("image_dequantized")) == 2
     assert fold_stem(model) == model
+
+
+def test_an_image_that_is_read_in_floating_point_too_is_folded_for_the_stem() -> None:
+    net = stem()
+    net.op("Neg", "image", name="z")
+    model = quantised(net.model("y", "z"))
+    folded = fold_stem(model)
+    assert folds(folded) == 1
+    image = drawn(2, 3, 32, 32)
+    np.testing.assert_array_equal(run(folded, {"image": image})["z"], -image)
 
 
 def test_the_source_is_left_as_it_is() -> None:

@@ -31,6 +31,7 @@ class Hindered:
     began: threading.Event = field(default_factory=threading.Event)
     encoded: list[tuple[str, ...]] = field(default_factory=list)
     cpus: list[set[int]] = field(default_factory=list)
+    threads_seen: list[int] = field(default_factory=list)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.real, name)
@@ -43,6 +44,7 @@ class Hindered:
             raise self.failures.pop(0)
         answer = self.real.encode(images, eyes)
         self.encoded.append(tuple(eyes))
+        self.threads_seen.append(threading.get_ident())
         self.cpus.append(os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set())
         return answer
 

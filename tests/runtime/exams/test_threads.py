@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import threading
+from contextlib import ExitStack
 
 import pytest
 from exam_tools import LONG_S, Hindered, examined, in_background, wait_until, without_times
@@ -223,19 +224,54 @@ def test_two_threads_that_ask_get_one_and_the_same_result(hindered, draw) -> Non
     assert len({id(answer) for answer in answers}) == 1
 
 
+@pytest.fixture
+def on_cpus(shared_bundle):
+    """A screener with these settings around an engine that says where it was called."""
+    with ExitStack() as stack:
+
+        def make(settings: EngineSettings) -> tuple[Screener, Hindered]:
+            bundle = Bundle.open(shared_bundle)
+            graphs = bundle.manifest.graphs_for("cpu")
+            real = OnnxRuntimeBackend(
+                *bundle.graph_bytes(graphs), size=64, class_count=8, threads=1
+            )
+            backend = Hindered(real)
+            point = bundle.manifest.operating_points.get()
+            screener = Screener(bundle, backend, graphs, point, settings=settings)
+            return stack.enter_context(screener), backend
+
+        yield make
+
+
 @pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="no affinity on this system")
-def test_the_encoding_thread_keeps_to_its_cpu_and_the_callers_are_left_alone(
-    shared_bundle, draw
-) -> None:
+def test_the_encoding_thread_keeps_to_its_cpu_and_the_callers_are_left_alone(on_cpus, draw) -> None:
     allowed = os.sched_getaffinity(0)
     first = min(allowed)
-    bundle = Bundle.open(shared_bundle)
-    graphs = bundle.manifest.graphs_for("cpu")
-    real = OnnxRuntimeBackend(*bundle.graph_bytes(graphs), size=64, class_count=8, threads=1)
-    backend = Hindered(real)
-    point = bundle.manifest.operating_points.get()
-    pinned = EngineSettings(affinity=(first,))
-    with Screener(bundle, backend, graphs, point, settings=pinned) as opened:
-        assert examined(opened, draw("D"), None).findings == ("D",)
+    opened, backend = on_cpus(EngineSettings(affinity=(first,)))
+    assert examined(opened, draw("D"), None).findings == ("D",)
     assert backend.cpus == [{first}]
+    assert os.sched_getaffinity(0) == allowed
+
+
+@pytest.mark.skipif(
+    not hasattr(os, "sched_getaffinity") or len(os.sched_getaffinity(0)) < 2,
+    reason="needs two CPUs and a system that tells them apart",
+)
+def test_with_a_thread_for_each_cpu_exams_and_pairs_encode_on_the_first(on_cpus, draw) -> None:
+    allowed = os.sched_getaffinity(0)
+    opened, backend = on_cpus(EngineSettings(threads=len(allowed)))
+    prepared: list[tuple[str, int]] = []
+    prepare = opened._preparer.frame
+
+    def recorded(eye, *args, **options):
+        prepared.append((eye, threading.get_ident()))
+        return prepare(eye, *args, **options)
+
+    opened._preparer.frame = recorded
+    assert examined(opened, draw("D"), None).findings == ("D",)
+    prepared.clear()
+    assert opened.screen(draw("D"), draw("D", seed=1), color="rgb").findings == ("D",)
+    assert backend.cpus == [{min(allowed)}] * 2
+    # the thread that prepared the left eye went on with both
+    assert backend.threads_seen[-1] == dict(prepared)["left"] != threading.get_ident()
     assert os.sched_getaffinity(0) == allowed

@@ -159,8 +159,8 @@ void read_cells(const FrameView& given, const FieldOfView& disc, GateCells& cell
     std::fill(cells.inside.data() + at + span.first, cells.inside.data() + at + span.end,
               std::uint8_t{1});
     const auto row_at = [&](std::size_t k) {
-      return frame.data + std::min<std::int64_t>(lattice.rows[k], frame.height - 1) *
-                              frame.row_stride_bytes;
+      return frame.data +
+             std::min<std::int64_t>(lattice.rows[k], frame.height - 1) * frame.row_stride_bytes;
     };
     const auto own = static_cast<std::size_t>(i);
     const PixelRow row{row_at(own), frame.pixel_stride_bytes, frame.channel_stride_bytes};

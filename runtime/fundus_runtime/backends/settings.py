@@ -117,7 +117,7 @@ class EngineSettings:
 
     def keeps_calling_thread(self) -> bool:
         """Whether the calling thread is kept on the first CPU of `affinity`, and on no other."""
-        return bool(self.affinity) and _allowed_cpus() == set((self.affinity or ())[:1])
+        return _allowed_cpus() == {self.affinity[0]} if self.affinity else False
 
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON values."""
